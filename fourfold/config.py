@@ -1,0 +1,68 @@
+"""Settings of a server: each with its unit, default and consequence. The command line fills them; parts receive them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fourfold.records import Partition
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that keep one client, model or endpoint from taking the machine."""
+
+    payload_bytes: int = 6 * MIB
+    """Largest body of InvokeEndpoint. 6 MiB as in SageMaker's API model; `--max-payload` allows up to 25 MiB."""
+    queue_length: int = 1024
+    """Calls that may wait per variant before the next gets ThrottlingException."""
+    invocation_seconds: float = 60.0
+    """A call's deadline; the model's SAGEMAKER_MODEL_SERVER_TIMEOUT overrides it."""
+    load_seconds: float = 600.0
+    """Time for a model to load before its endpoint fails (SageMaker: SAGEMAKER_STARTUP_TIMEOUT, same default)."""
+    clock_skew_seconds: float = 300.0
+    """How far a signature's time may be from the server's, as in AWS."""
+    keep_alive_seconds: float = 75.0
+    """An idle connection is closed after this time."""
+    request_seconds: float = 30.0
+    """A request must arrive whole within this time of its first byte, plus a second per 64 KiB."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One server on one data folder."""
+
+    data_dir: Path = Path(".fourfold")
+    host: str = "127.0.0.1"
+    port: int = 4004
+    log_level: str = "info"
+    grace_seconds: float = 30.0
+    """After SIGTERM: how long calls in flight may take to finish."""
+    trusted_only: bool = False
+    """Refuse formats that execute code when loaded."""
+    partition: Partition = field(default_factory=Partition)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def buckets(self) -> Path:
+        """`buckets/<bucket>/<key>`: objects as plain files."""
+        return self.data_dir / "buckets"
+
+    @property
+    def artifacts(self) -> Path:
+        """Unpacked model artifacts, by content."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.data_dir.resolve() / 'fourfold.db'}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"

@@ -1,0 +1,123 @@
+"""What a format and a loaded model are.
+
+A format is found by `registry`, detects its artifact in a folder and loads it inside a worker. What it returns is one of
+
+Model            answers calls; bytes in, bytes out
+├── ArrayModel   named arrays in, named arrays out; `codecs` does the bytes. Also what batch feeds columns to.
+└── AsyncModel   answers many calls at once on an event loop (handlers written with `async def`)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fourfold.records import Call, Reply
+
+Arrays = dict[str, NDArray[np.generic]]
+"""Named arrays that share their first axis, one entry per record."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a model.
+
+    `shape` has None where any length will do; its first axis is the batch where the model can batch. `dtype` is a
+    numpy name such as `float32`; `object` means strings.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An unpacked model artifact and how to load it."""
+
+    path: Path
+    """Folder that holds it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The model's Environment as CreateModel gave it."""
+    threads: int = 1
+
+
+class Format(Protocol):
+    """One kind of artifact."""
+
+    name: str
+    executes_code: bool
+    """True where loading runs code that the artifact brings; `--trusted-only` refuses these."""
+    imports: tuple[str, ...]
+    """Modules that a zygote imports before it forks workers of this format."""
+    extra: str | None
+    """`pip install fourfold[extra]` brings what it needs. None: the base install does."""
+
+    def detect(self, folder: Path) -> bool:
+        """Is the artifact in `folder` of this kind? Looks at names and first bytes; imports and runs nothing."""
+
+    def load(self, artifact: Artifact) -> Model:
+        """Load it. Raises ModelLoadError with the real reason."""
+
+
+class Model(ABC):
+    """A model that is loaded in this process."""
+
+    max_batch: int = 1
+    """Most calls that one `invoke` takes; 1 where the model cannot batch."""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    @abstractmethod
+    def invoke(self, calls: Sequence[Call]) -> list[Reply]:
+        """Answer each call, in order. A call's failure is a Reply with its status, never an exception."""
+
+    def stream(self, call: Call) -> Iterator[bytes]:
+        """Answer one call in parts. An exception ends the stream as ModelStreamError."""
+        reply = self.invoke([call])[0]
+        if reply.status != 200:
+            raise RuntimeError(reply.body.decode("utf-8", "replace"))
+        yield reply.body
+
+    def close(self) -> None:
+        """Called once before the worker ends."""
+
+
+class ArrayModel(Model):
+    """A model over arrays. Subclasses give `inputs`, `outputs` and `predict`; `invoke` comes from `codecs`."""
+
+    max_batch = 32
+
+    @abstractmethod
+    def predict(self, inputs: Arrays) -> Arrays:
+        """Run the model on one batch of records."""
+
+    def invoke(self, calls: Sequence[Call]) -> list[Reply]:
+        from fourfold.formats.codecs import invoke_arrays  # codecs imports this module
+
+        return invoke_arrays(self, calls)
+
+
+class AsyncModel(Model):
+    """A model whose calls wait on something else and may overlap."""
+
+    concurrency: int = 100
+    """Most calls that run at once in one worker."""
+
+    @abstractmethod
+    async def ainvoke(self, call: Call) -> Reply: ...
+
+    @abstractmethod
+    def astream(self, call: Call) -> AsyncIterator[bytes]: ...
+
+    def invoke(self, calls: Sequence[Call]) -> list[Reply]:
+        raise TypeError("an AsyncModel is awaited: call ainvoke")

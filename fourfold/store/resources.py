@@ -1,0 +1,64 @@
+"""Queries on named resources: whatever has a name, an ARN, a status, two times and a document.
+
+Models, endpoint configs, endpoints, transform jobs and their like share this table, so that every List operation
+filters, sorts and pages in one query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from fourfold.store.schema import resources
+
+
+@dataclass
+class Resource:
+    kind: str
+    name: str
+    arn: str
+    created_at: float
+    modified_at: float
+    status: str = ""
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+def get(db: Connection, kind: str, name: str) -> Resource | None:
+    """The resource, or None."""
+    row = db.execute(_SELECT.where(resources.c.kind == kind, resources.c.name == name)).one_or_none()
+    return None if row is None else Resource(**row._mapping)
+
+
+def insert(db: Connection, resource: Resource) -> None:
+    """Add it. Raises sqlalchemy.exc.IntegrityError where the name is taken."""
+    db.execute(resources.insert().values(vars(resource)))
+
+
+def save(db: Connection, resource: Resource) -> None:
+    """Write back a resource that was read in the same transaction."""
+    db.execute(
+        resources.update()
+        .where(resources.c.kind == resource.kind, resources.c.name == resource.name)
+        .values(status=resource.status, modified_at=resource.modified_at, document=resource.document)
+    )
+
+
+def delete(db: Connection, kind: str, name: str) -> bool:
+    """Remove it. False where there was none."""
+    where = (resources.c.kind == kind, resources.c.name == name)
+    return bool(db.execute(resources.delete().where(*where)).rowcount)
+
+
+def every(db: Connection, kind: str) -> list[Resource]:
+    """All resources of one kind, oldest first."""
+    rows = db.execute(_SELECT.where(resources.c.kind == kind).order_by(resources.c.created_at, resources.c.name))
+    return [Resource(**row._mapping) for row in rows]
+
+
+_SELECT = sa.select(
+    resources.c.kind, resources.c.name, resources.c.arn, resources.c.created_at, resources.c.modified_at,
+    resources.c.status, resources.c.document,
+)
