@@ -1,0 +1,178 @@
+"""A fleet: the workers of one model, kept at the wanted count and replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from fourfold.errors import FourfoldError, ModelLoadError, ServiceUnavailable
+from fourfold.pool.batcher import Batcher, Batching
+from fourfold.pool.link import WorkerLink
+from fourfold.pool.local import Placer
+from fourfold.records import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+STEADY_SECONDS = 1.0
+"""A worker that lived so long after loading is replaced at once; one that died sooner is waited for."""
+FIRST_BACKOFF = 0.1
+MOST_BACKOFF = 30.0
+
+
+class Fleet:
+    """Workers of one model behind one batcher.
+
+    Args:
+        spec: what each worker loads.
+        placer: starts workers.
+        batching: how calls are gathered.
+        imports: modules that the format needs, for the zygote.
+        load_timeout: seconds that a model may take to load.
+        log_folder: each worker logs to `<log_folder>/<instance>.log`. None: to the server's own output.
+        nice: CPU priority below normal, for background work.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        placer: Placer,
+        batching: Batching,
+        *,
+        imports: Sequence[str] = (),
+        load_timeout: float = 600.0,
+        log_folder: Path | None = None,
+        nice: int = 0,
+    ) -> None:
+        self.spec = spec
+        self.batcher = Batcher(batching)
+        self.restarts = 0
+        self.failure: FourfoldError | None = None
+        """Why the newest start failed; None when it went well."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a worker became ready or was lost."""
+        self._placer = placer
+        self._imports = tuple(imports)
+        self._load_timeout = load_timeout
+        self._log_folder = log_folder
+        self._nice = nice
+        self._keepers: list[asyncio.Task[None]] = []
+        self._instances = 0
+        self._starting: set[WorkerLink] = set()
+
+    @property
+    def wanted(self) -> int:
+        """The count of workers that it is kept at."""
+        return len(self._keepers)
+
+    @property
+    def ready(self) -> list[WorkerLink]:
+        """Workers that take calls now."""
+        return self.batcher.workers
+
+    async def start(self, count: int) -> None:
+        """Bring up `count` workers. Raises ModelLoadError where the model cannot be loaded."""
+        first = await self._start_worker()  # one alone first: a model that cannot load should fail once, not n times
+        self._keepers.append(asyncio.create_task(self._keep(first)))
+        links = await asyncio.gather(*(self._start_worker() for _ in range(count - 1)))
+        self._keepers.extend(asyncio.create_task(self._keep(link)) for link in links)
+
+    def scale(self, count: int) -> None:
+        """Change the wanted count. New workers join when they have loaded; surplus ones finish what they have."""
+        while len(self._keepers) < count:
+            self._keepers.append(asyncio.create_task(self._keep(None)))
+        while len(self._keepers) > count:
+            self._keepers.pop().cancel()
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Take no more calls, finish those there are within `grace` seconds, end the workers."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while len(self.batcher) or any(worker.outstanding for worker in self.ready):
+                    await asyncio.sleep(0.005)
+        keepers, self._keepers = self._keepers, []
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        self.batcher.fail_all(ServiceUnavailable("The endpoint is being deleted."))
+
+    async def _keep(self, link: WorkerLink | None) -> None:
+        """Keep one worker alive until cancelled."""
+        failures = 0
+        try:
+            while True:
+                if link is None:
+                    try:
+                        link = await self._start_worker()
+                    except FourfoldError as error:
+                        failures += 1
+                        await self._back_off(failures, error)
+                        continue
+                born = asyncio.get_running_loop().time()
+                self.batcher.add(link)
+                self.changed()
+                await link.gone.wait()
+                self._lost(link)
+                lived = asyncio.get_running_loop().time() - born
+                link = None
+                self.restarts += 1
+                failures = 0 if lived >= STEADY_SECONDS else failures + 1
+                if failures:
+                    await self._back_off(failures, ServiceUnavailable("The model's workers keep ending."))
+        finally:
+            if link is not None:
+                await self._retire(link)
+
+    async def _start_worker(self) -> WorkerLink:
+        link = await self._placer.start(self._next_spec(), imports=self._imports, nice=self._nice)
+        self._starting.add(link)
+        try:
+            async with asyncio.timeout(self._load_timeout):
+                await asyncio.shield(link.loaded)
+        except TimeoutError:
+            link.kill()
+            raise ModelLoadError(
+                f"Model {self.spec.model!r} did not load within {self._load_timeout:g} s "
+                "(SAGEMAKER_STARTUP_TIMEOUT in its Environment changes the limit)."
+            ) from None
+        except BaseException:
+            link.kill()
+            raise
+        finally:
+            self._starting.discard(link)
+        self.failure = None
+        return link
+
+    def _next_spec(self) -> WorkerSpec:
+        if self._log_folder is None:
+            return self.spec
+        self._instances += 1
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        return msgspec.structs.replace(self.spec, log_path=str(self._log_folder / f"i-{self._instances:04d}.log"))
+
+    async def _back_off(self, failures: int, error: FourfoldError) -> None:
+        self.failure = error
+        seconds = min(MOST_BACKOFF, FIRST_BACKOFF * 2 ** (failures - 1))
+        log.warning("worker failed", extra={"model": self.spec.model, "reason": error.message, "retry_in": seconds})
+        self.changed()
+        await asyncio.sleep(seconds)
+
+    def _lost(self, link: WorkerLink) -> None:
+        self.batcher.remove(link)
+        log.warning("worker lost", extra={"model": self.spec.model, "pid": link.pid})
+        self.changed()
+
+    async def _retire(self, link: WorkerLink) -> None:
+        """Let a worker finish what it has, then end it."""
+        self.batcher.remove(link)
+        if not link.gone.is_set():
+            link.stop()
+            try:
+                async with asyncio.timeout(self.batcher.batching.timeout if link.outstanding else 1.0):
+                    await link.gone.wait()
+            except (TimeoutError, asyncio.CancelledError):
+                link.kill()

@@ -1,0 +1,219 @@
+"""The gateway's end of one worker: sends calls as frames, gives each its reply, and tells when the worker is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fourfold.errors import FourfoldError, ModelError, ModelLoadError
+from fourfold.pool.frames import (
+    Cancel,
+    Chunk,
+    End,
+    FrameError,
+    FrameReader,
+    FromWorker,
+    Invoke,
+    Load,
+    Loaded,
+    LoadFailed,
+    Progress,
+    Replies,
+    Stop,
+    Stream,
+    Task,
+    TaskDone,
+    encode,
+)
+from fourfold.records import Call, Reply, WorkerSpec
+
+
+class Waiter(Protocol):
+    """Whoever waits for a call's reply. Called on the event loop, exactly one of the two, exactly once."""
+
+    call: Call
+    arrived: float
+    """`loop.time()` when the call came in; its deadline counts from here."""
+
+    def answer(self, reply: Reply) -> None: ...
+
+    def fail(self, error: FourfoldError) -> None: ...
+
+
+class StreamWaiter(Protocol):
+    """Whoever waits for a stream: any number of parts, then one end or failure."""
+
+    call: Call
+
+    def part(self, body: bytes) -> None: ...
+
+    def end(self, error: str, detail: str) -> None: ...
+
+    def fail(self, error: FourfoldError) -> None: ...
+
+
+class _Batch:
+    __slots__ = ("done", "since", "waiters")
+
+    def __init__(self, waiters: Sequence[Waiter], since: float, done: Callable[[WorkerLink], None]) -> None:
+        self.waiters = waiters
+        self.since = since
+        self.done = done
+
+
+class WorkerLink(asyncio.Protocol):
+    """One worker as the gateway sees it.
+
+    Attributes:
+        pid: the worker's process id; 0 until the placer knows it.
+        end: ends the process at once; the placer sets it, because only it knows the machine.
+        loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
+        gone: an event, set when the worker can answer no more.
+        outstanding: Invokes, Streams and Tasks it has not finished.
+        capacity: how many of these it takes at once.
+        max_batch: most calls per Invoke.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.pid = 0
+        self.end: Callable[[], None] = lambda: None
+        self.outstanding = 0
+        self.capacity = 1
+        self.max_batch = 1
+        self._loop = asyncio.get_running_loop()
+        self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
+        self.gone = asyncio.Event()
+        self._transport: asyncio.Transport
+        self._reader: FrameReader[FromWorker] = FrameReader(FromWorker)
+        self._next = 0
+        self._batches: dict[int, _Batch] = {}
+        self._streams: dict[int, tuple[StreamWaiter, Callable[[WorkerLink], None]]] = {}
+        self._tasks: dict[int, tuple[asyncio.Future[bytes], Callable[[bytes], None] | None]] = {}
+        self._doom: FourfoldError | None = None
+
+    # What the pool asks of it
+
+    def invoke(self, waiters: Sequence[Waiter], done: Callable[[WorkerLink], None]) -> None:
+        """Send calls as one batch. `done` is called when the worker has answered (not when it dies)."""
+        self._next += 1
+        self._batches[self._next] = _Batch(waiters, self._loop.time(), done)
+        self.outstanding += 1
+        self._transport.write(encode(Invoke(self._next, [waiter.call for waiter in waiters])))
+
+    def stream(self, waiter: StreamWaiter, done: Callable[[WorkerLink], None]) -> int:
+        """Send a call whose answer comes in parts. Returns the id to cancel it by."""
+        self._next += 1
+        waiter.call.id = self._next
+        self._streams[self._next] = (waiter, done)
+        self.outstanding += 1
+        self._transport.write(encode(Stream(waiter.call)))
+        return self._next
+
+    def cancel(self, stream: int) -> None:
+        """Nobody waits for this stream any more: the worker stops producing it."""
+        if stream in self._streams:
+            self._transport.write(encode(Cancel(stream)))
+
+    async def run_task(
+        self, function: str, payload: bytes, progress: Callable[[bytes], None] | None = None
+    ) -> bytes:
+        """Run "package.module:function" beside the model. Raises ModelError with the worker's traceback."""
+        self._next += 1
+        done: asyncio.Future[bytes] = self._loop.create_future()
+        self._tasks[self._next] = (done, progress)
+        self.outstanding += 1
+        self._transport.write(encode(Task(self._next, function, payload)))
+        return await done
+
+    def stop(self) -> None:
+        """Ask it to end when it has finished what it has."""
+        if not self._transport.is_closing():
+            self._transport.write(encode(Stop()))
+
+    def kill(self, reason: FourfoldError | None = None) -> None:
+        """End it now; what it had in flight fails with `reason`."""
+        self._doom = self._doom or reason
+        self.end()
+
+    def busy_since(self) -> float | None:
+        """`loop.time()` when its oldest unfinished batch was sent. None: it has none."""
+        return next(iter(self._batches.values())).since if self._batches else None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(encode(Load(self.spec)))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._reader.feed(data):
+                self._received(message)
+        except FrameError as error:
+            self.kill(ModelError(f"The worker of model {self.spec.model!r} broke the protocol: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
+        error = self._doom or ModelError(
+            f"The worker process {self.pid} of model {self.spec.model!r} ended while it was answering. "
+            "A new one is being started; the call can be sent again.",
+            log_stream=self.spec.log_path,
+        )
+        if not self.loaded.done():
+            self.loaded.set_exception(
+                ModelLoadError(self._doom.message)
+                if self._doom
+                else ModelLoadError(f"The worker process {self.pid} ended while it loaded model {self.spec.model!r}.")
+            )
+            self.loaded.exception()  # whoever started it reads this; if nobody does, that is no news
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
+            for waiter in batch.waiters:
+                waiter.fail(error)
+        streams, self._streams = self._streams, {}
+        for stream, _ in streams.values():
+            stream.fail(error)
+        tasks, self._tasks = self._tasks, {}
+        for future, _ in tasks.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _received(self, message: FromWorker) -> None:
+        match message:
+            case Replies(id, replies):
+                batch = self._batches.pop(id)
+                self.outstanding -= 1
+                batch.done(self)  # first, so that the worker has its next batch before these replies are written
+                for waiter, reply in zip(batch.waiters, replies, strict=True):
+                    waiter.answer(reply)
+            case Chunk(id, body):
+                self._streams[id][0].part(body)
+            case End(id, error, detail):
+                stream, done = self._streams.pop(id)
+                self.outstanding -= 1
+                stream.end(error, detail)
+                done(self)
+            case Progress(id, payload):
+                progress = self._tasks[id][1]
+                if progress is not None:
+                    progress(payload)
+            case TaskDone(id, payload, error, detail):
+                future, _ = self._tasks.pop(id)
+                self.outstanding -= 1
+                if future.done():
+                    return
+                if error:
+                    future.set_exception(ModelError(error, original_message=detail or error))
+                else:
+                    future.set_result(payload)
+            case Loaded(max_batch, concurrency):
+                self.max_batch, self.capacity = max_batch, concurrency
+                self.loaded.set_result(message)
+            case LoadFailed(reason, detail):
+                error_ = ModelLoadError(reason)
+                error_.add_note(detail)
+                self.loaded.set_exception(error_)
+                self.loaded.exception()

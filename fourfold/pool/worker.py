@@ -1,0 +1,253 @@
+"""The process that holds one loaded model.
+
+It reads frames from its socket, one after the other, and answers them; a blocking loop, because nothing is faster for
+one model on one core. An `AsyncModel` gets an event loop instead, on which its calls overlap. It ends when the socket
+does, so that it cannot outlive the gateway's interest in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import select
+import socket
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fourfold.errors import ModelLoadError
+from fourfold.formats import registry
+from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor
+from fourfold.pool.frames import (
+    Cancel,
+    Chunk,
+    End,
+    FromWorker,
+    FrameReader,
+    Invoke,
+    Load,
+    Loaded,
+    LoadFailed,
+    Progress,
+    Replies,
+    Stop,
+    Stream,
+    Task,
+    TaskDone,
+    ToWorker,
+    encode,
+)
+from fourfold.records import Call, Reply, WorkerSpec
+
+_READ = 256 * 1024
+
+
+class Connection:
+    """The worker's end of its socket, blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader: FrameReader[ToWorker] = FrameReader(ToWorker)
+        self._messages: deque[ToWorker] = deque()
+        self._writing = threading.Lock()
+
+    def __iter__(self) -> Iterator[ToWorker]:
+        while True:
+            while self._messages:
+                yield self._messages.popleft()
+            if not self._read():
+                return
+
+    def send(self, message: FromWorker) -> None:
+        frame = encode(message)
+        with self._writing:
+            self._socket.sendall(frame)
+
+    def cancelled(self, id: int) -> bool:
+        """Has a Cancel for this stream come (or has the gateway gone) while it was being answered?"""
+        while select.select([self._socket], [], [], 0)[0]:
+            if not self._read():
+                return True
+        for message in self._messages:
+            if isinstance(message, Cancel) and message.id == id:
+                self._messages.remove(message)
+                return True
+        return False
+
+    def _read(self) -> bool:
+        data = self._socket.recv(_READ)
+        self._messages.extend(self._reader.feed(data))
+        return bool(data)
+
+
+def run(sock: socket.socket) -> None:
+    """Load the model that the first frame names, then answer until the socket ends."""
+    connection = Connection(sock)
+    first = next(iter(connection), None)
+    if not isinstance(first, Load):
+        return
+    try:
+        model = _load(first.spec)
+    except ModelLoadError as error:
+        _tell(traceback.format_exc())
+        connection.send(LoadFailed(error.message, traceback.format_exc()))
+        raise SystemExit(1) from None
+    except BaseException as error:  # the model's own code may raise anything, SystemExit included
+        _tell(traceback.format_exc())
+        connection.send(LoadFailed(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        raise SystemExit(1) from None
+    concurrency = model.concurrency if isinstance(model, AsyncModel) else 1
+    connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
+    try:
+        if isinstance(model, AsyncModel):
+            asyncio.run(_AsyncWorker(sock, model).serve())
+        else:
+            _serve(connection, model)
+    finally:
+        model.close()
+
+
+def _load(spec: WorkerSpec) -> Model:
+    os.environ.update(spec.environment)
+    return registry.get(spec.format).load(Artifact(Path(spec.path), spec.environment, spec.threads))
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[str, str, list[int | None]]]:
+    return [(tensor.name, tensor.dtype, list(tensor.shape)) for tensor in tensors]
+
+
+def _serve(connection: Connection, model: Model) -> None:
+    for message in connection:
+        match message:
+            case Invoke(batch, calls):
+                connection.send(Replies(batch, _invoke(model, calls)))
+            case Stream(call):
+                _stream(connection, model, call)
+            case Task():
+                _run_task(connection, model, message)
+            case Stop():
+                return
+
+
+def _invoke(model: Model, calls: list[Call]) -> list[Reply]:
+    try:
+        return model.invoke(calls)
+    except Exception as error:  # a format should answer with replies; a bug in one must not end the worker
+        _tell(traceback.format_exc())
+        return [_failure(call, error) for call in calls]
+
+
+def _failure(call: Call, error: BaseException) -> Reply:
+    return Reply(
+        call.id, f"{type(error).__name__}: {error}".encode(), "text/plain", 500, detail=traceback.format_exc()
+    )
+
+
+def _stream(connection: Connection, model: Model, call: Call) -> None:
+    parts = model.stream(call)
+    try:
+        for part in parts:
+            if connection.cancelled(call.id):
+                break
+            connection.send(Chunk(call.id, part))
+    except Exception as error:
+        _tell(traceback.format_exc())
+        connection.send(End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc()))
+    else:
+        connection.send(End(call.id))
+    finally:
+        close = getattr(parts, "close", None)  # a generator's finally blocks run now, not when it is collected
+        if close is not None:
+            close()
+
+
+def _run_task(connection: Connection, model: Model, task: Task) -> None:
+    def report(payload: bytes) -> None:
+        connection.send(Progress(task.id, payload))
+
+    try:
+        done = TaskDone(task.id, _function(task.function)(model, task.payload, report))
+    except Exception as error:
+        _tell(traceback.format_exc())
+        done = TaskDone(task.id, b"", f"{type(error).__name__}: {error}", traceback.format_exc())
+    connection.send(done)
+
+
+def _function(name: str) -> Callable[[Model, bytes, Callable[[bytes], None]], bytes]:
+    module, _, attribute = name.partition(":")
+    function: Callable[[Model, bytes, Callable[[bytes], None]], bytes] = getattr(
+        importlib.import_module(module), attribute
+    )
+    return function
+
+
+def _tell(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+class _AsyncWorker:
+    """Answers the calls of an AsyncModel, each in a task of its own."""
+
+    def __init__(self, sock: socket.socket, model: AsyncModel) -> None:
+        self._socket = sock
+        self._model = model
+        self._streams: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.StreamWriter
+
+    async def serve(self) -> None:
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        frames: FrameReader[ToWorker] = FrameReader(ToWorker)
+        while data := await reader.read(_READ):
+            for message in frames.feed(data):
+                match message:
+                    case Invoke(batch, calls):
+                        self._start(self._invoke(batch, calls))
+                    case Stream(call):
+                        self._streams[call.id] = self._start(self._stream(call))
+                    case Cancel(id) if id in self._streams:
+                        self._streams[id].cancel()
+                    case Task(id):
+                        self._write(TaskDone(id, b"", "an asynchronous handler answers calls only, not tasks"))
+                    case Stop():
+                        await asyncio.gather(*self._tasks, return_exceptions=True)
+                        await self._writer.drain()
+                        return
+
+    def _start(self, work: object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _write(self, message: FromWorker) -> None:
+        self._writer.write(encode(message))
+
+    async def _invoke(self, batch: int, calls: list[Call]) -> None:
+        self._write(Replies(batch, list(await asyncio.gather(*map(self._answer, calls)))))
+
+    async def _answer(self, call: Call) -> Reply:
+        try:
+            return await self._model.ainvoke(call)
+        except Exception as error:
+            _tell(traceback.format_exc())
+            return _failure(call, error)
+
+    async def _stream(self, call: Call) -> None:
+        end = End(call.id)
+        try:
+            async for part in self._model.astream(call):
+                self._write(Chunk(call.id, part))
+                await self._writer.drain()
+        except asyncio.CancelledError:
+            end = End(call.id, "cancelled")
+        except Exception as error:
+            _tell(traceback.format_exc())
+            end = End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        finally:
+            self._streams.pop(call.id, None)
+        self._write(end)
