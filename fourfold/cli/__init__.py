@@ -1,11 +1,36 @@
-"""The command line. Each command is a client of the server's own HTTP API, except `serve` and the advisor's."""
+"""The command line. Each command is a client of the server's own HTTP API, except `serve` and the advisor's.
+
+A module beside this one holds the commands of one subject and registers them on `app` when it is imported. What is slow
+to import (boto3, the server, numpy) is imported inside the command that needs it, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    help="One model artifact, four ways to serve it, behind the Amazon SageMaker API.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+# The commands use `app`, hence after it. Their order here is their order in --help.
+from fourfold.cli import server  # noqa: E402, F401, I001
+from fourfold.cli import endpoints  # noqa: E402, F401
 
 
 def main() -> None:
-    app()
+    """Run a command; what went wrong is one line on standard error and exit code 1."""
+    try:
+        app()
+    except Exception as error:
+        from fourfold.cli.client import explain
+
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"fourfold: {message}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,414 @@
+"""Commands about endpoints: deploy, invoke, list, describe, logs, delete. Clients of the HTTP API, nothing private.
+
+`deploy` names what it makes after the endpoint and the moment, so that every deploy is a model and a config of its own,
+and tags them with the endpoint's name, so that the next deploy and `delete` can clear them away.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fourfold.cli import app
+from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
+from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
+
+CONTENT_TYPES = {
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".csv": "text/csv",
+    ".npy": "application/x-npy",
+    ".npz": "application/x-npz",
+    ".parquet": "application/x-parquet",
+}
+"""By the suffix of `invoke --file`."""
+
+MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+"""Statuses that an endpoint does not stay in."""
+
+DEPLOYED_FOR = "fourfold:endpoint"
+"""Tag on models and configs that `deploy` made; its value is the endpoint's name."""
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the endpoint.")]
+
+
+@app.command()
+def deploy(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|s3://…", help="A file, a folder, a model.tar.gz, or an object.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the endpoint.")],
+    format: Annotated[str | None, typer.Option(help="onnx, sklearn, handler, …; detected where not given.")] = None,
+    instance_count: Annotated[int, typer.Option(help="Workers that share the load.", min=1)] = 1,
+    instance_type: Annotated[str, typer.Option(help="SageMaker instance type, as in a config.")] = "ml.m5.large",
+    max_batch: Annotated[int | None, typer.Option(help="Most calls that go to the model at once.", min=1)] = None,
+    max_delay_ms: Annotated[
+        float | None, typer.Option(help="Wait so long for a batch to fill; 0 takes what is there.", min=0)
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="The model's Environment; repeat.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the endpoint is in service.")] = True,
+    json: Json = False,
+    url: Url = URL,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Put a trained model behind an endpoint, or update the endpoint to it.
+
+    Uploads the artifact, creates a model and an endpoint config, creates or updates the endpoint, and waits.
+    """
+    began = time.monotonic()
+    environment = _environment(env or [], max_batch, max_delay_ms)
+    server = Server(url, data_dir)
+    sagemaker = server.client("sagemaker")
+    with progress(f"deploying {name}") as line:
+        location = source if source.startswith("s3://") else _upload(server, Path(source), name)
+        line.update(f"deploying {name}: creating the model from {location}")
+        before = _describe(sagemaker, name)
+        config = _create_config(sagemaker, name, location, format, environment, instance_count, instance_type)
+        _point_endpoint_at(sagemaker, name, config, before)
+        endpoint = _wait(sagemaker, name, config, line) if wait else _describe(sagemaker, name)
+    if wait and before is not None:
+        _clear_away(sagemaker, name, before["EndpointConfigName"])
+    seconds = time.monotonic() - began
+    if json:
+        print_json({**(endpoint or {}), "ModelDataUrl": location, "Seconds": round(seconds, 3)})
+    elif wait:
+        print(f"{name} is in service after {seconds:.1f} s. Call it:\n\n{_how_to_call(name, url)}")
+    else:
+        print(f"{name} is on its way. Look at it: fourfold describe {name}")
+
+
+@app.command()
+def invoke(
+    name: Name,
+    body: Annotated[str | None, typer.Option(help="The request body.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file that holds the body; - reads standard input.")] = None,
+    content_type: Annotated[str | None, typer.Option(help="By the file's suffix, or application/json.")] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="Content type of the answer; the model's choice if not given.")
+    ] = None,
+    target_variant: Annotated[str | None, typer.Option(help="The production variant that shall answer.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer part by part as it comes.")] = False,
+    json: Json = False,
+    url: Url = URL,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Call an endpoint and print its answer."""
+    payload, found_type = _payload(body, file)
+    request = {"EndpointName": name, "Body": payload, "ContentType": content_type or found_type}
+    request |= {"Accept": accept} if accept else {}
+    request |= {"TargetVariant": target_variant} if target_variant else {}
+    runtime = Server(url, data_dir).client("sagemaker-runtime")
+    if stream:
+        _print_stream(runtime.invoke_endpoint_with_response_stream(**request), json)
+        return
+    answer = runtime.invoke_endpoint(**request)
+    content = answer["Body"].read()
+    if json:
+        print_json({**without_metadata(answer), "Body": content.decode("utf-8", "replace")})
+    else:
+        _write(content)
+
+
+@app.command("list")
+def list_endpoints(json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
+    """List the endpoints, the newest first."""
+    sagemaker = Server(url, data_dir).client("sagemaker")
+    endpoints = [one for page in sagemaker.get_paginator("list_endpoints").paginate() for one in page["Endpoints"]]
+    if json:
+        print_json(endpoints)
+    else:
+        print_table(
+            ("NAME", "STATUS", "CREATED", "CHANGED"),
+            [
+                (one["EndpointName"], one["EndpointStatus"], one["CreationTime"], one["LastModifiedTime"])
+                for one in endpoints
+            ],
+        )
+
+
+@app.command()
+def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
+    """Show an endpoint with its variants and their models."""
+    sagemaker = Server(url, data_dir).client("sagemaker")
+    endpoint = without_metadata(sagemaker.describe_endpoint(EndpointName=name))
+    config = _config(sagemaker, endpoint["EndpointConfigName"])
+    models = {one["ModelName"]: _model(sagemaker, one["ModelName"]) for one in config.get("ProductionVariants", [])}
+    if json:
+        print_json({**endpoint, "EndpointConfig": config, "Models": list(models.values())})
+        return
+    print_table(("", name), _endpoint_rows(endpoint))
+    for variant in config.get("ProductionVariants", []):
+        running: dict[str, Any] = next(
+            (one for one in endpoint.get("ProductionVariants", []) if one["VariantName"] == variant["VariantName"]), {}
+        )
+        print_table(("", variant["VariantName"]), _variant_rows(variant, running, models[variant["ModelName"]]))
+
+
+@app.command()
+def logs(
+    name: Name,
+    json: Json = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until interrupted.")] = False,
+    url: Url = URL,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Print what the endpoint's workers wrote to standard output and error."""
+    server = Server(url, data_dir)
+    if json:
+        print_json({"EndpointName": name, "Logs": server.get(f"/fourfold/endpoints/{name}/logs")})
+        return
+    seen = ""
+    while True:
+        text = server.get(f"/fourfold/endpoints/{name}/logs")
+        new = text[len(seen) :] if text.startswith(seen) else text
+        sys.stdout.write(new)
+        sys.stdout.flush()
+        seen = text
+        if not follow:
+            return
+        time.sleep(1)
+
+
+@app.command()
+def delete(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone.")] = True,
+    json: Json = False,
+    url: Url = URL,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Delete an endpoint, and the model and config that `deploy` made for it."""
+    sagemaker = Server(url, data_dir).client("sagemaker")
+    endpoint = sagemaker.describe_endpoint(EndpointName=name)
+    _delete_endpoint(sagemaker, name, wait)
+    _clear_away(sagemaker, name, endpoint["EndpointConfigName"])
+    if json:
+        print_json({"EndpointName": name, "EndpointStatus": "Deleted" if wait else "Deleting"})
+    else:
+        print(f"deleted {name}")
+
+
+def _environment(pairs: list[str], max_batch: int | None, max_delay_ms: float | None) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--env")
+        environment[key] = value
+    if max_batch is not None:
+        environment["FOURFOLD_MAX_BATCH"] = str(max_batch)
+    if max_delay_ms is not None:
+        environment["FOURFOLD_MAX_DELAY_MS"] = f"{max_delay_ms:g}"
+    return environment
+
+
+def _upload(server: Server, path: Path, name: str) -> str:
+    """Put a file, or a folder as model.tar.gz, into the account's bucket under a key made of its content."""
+    from fourfold.cli.artifact import packed
+
+    account = server.client("sts").get_caller_identity()["Account"]
+    s3 = server.client("s3")
+    bucket = f"fourfold-{s3.meta.region_name}-{account}"
+    with packed(path) as artifact:
+        key = f"models/{name}/{artifact.digest[:16]}/{artifact.name}"
+        _ensure_bucket(s3, bucket)
+        s3.upload_file(str(artifact.path), bucket, key)
+    return f"s3://{bucket}/{key}"
+
+
+def _ensure_bucket(s3: Any, bucket: str) -> None:
+    if any(one["Name"] == bucket for one in s3.list_buckets()["Buckets"]):
+        return
+    where = s3.meta.region_name
+    elsewhere = {} if where == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": where}}
+    s3.create_bucket(Bucket=bucket, **elsewhere)
+
+
+def _create_config(
+    sagemaker: Any,
+    name: str,
+    location: str,
+    format: str | None,
+    environment: dict[str, str],
+    instance_count: int,
+    instance_type: str,
+) -> str:
+    """Create a model and an endpoint config of the same name, and return it."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    made = f"{name[: 62 - len(stamp)].rstrip('-')}-{stamp}"  # names have at most 63 characters
+    tags = [{"Key": DEPLOYED_FOR, "Value": name}]
+    container = {"ModelDataUrl": location, "Environment": environment}
+    if format is not None:
+        container["Image"] = f"fourfold/{format}:latest"
+    sagemaker.create_model(ModelName=made, PrimaryContainer=container, Tags=tags)
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": made,
+        "InitialInstanceCount": instance_count,
+        "InstanceType": instance_type,
+        "InitialVariantWeight": 1.0,
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags)
+    return made
+
+
+def _point_endpoint_at(sagemaker: Any, name: str, config: str, before: dict[str, Any] | None) -> None:
+    if before is not None and before["EndpointStatus"] == "Failed":  # deleting is all that AWS lets one do with it
+        _delete_endpoint(sagemaker, name, wait=True)
+        before = None
+    if before is None:
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    else:
+        sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+
+
+def _wait(sagemaker: Any, name: str, config: str, line: Any) -> dict[str, Any]:
+    """Look until the endpoint rests. Raises CommandError where it does not serve the config that it was given."""
+    pause = 0.05
+    while True:
+        endpoint = _describe(sagemaker, name)
+        if endpoint is None:
+            raise CommandError(f"somebody deleted {name} while it was being deployed")
+        if endpoint["EndpointStatus"] not in MOVING:
+            break
+        line.update(f"deploying {name}: {endpoint['EndpointStatus']}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+    if endpoint["EndpointStatus"] != "InService" or endpoint["EndpointConfigName"] != config:
+        reason = endpoint.get("FailureReason") or f"it is {endpoint['EndpointStatus']}"
+        raise CommandError(f"{name} does not serve the new model: {reason}\nMore: fourfold logs {name}")
+    return endpoint
+
+
+def _describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
+    """The endpoint, or None where there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return without_metadata(sagemaker.describe_endpoint(EndpointName=name))
+    except ClientError as error:
+        if "Could not find" in error.response["Error"]["Message"]:  # AWS has no code of its own for it
+            return None
+        raise
+
+
+def _delete_endpoint(sagemaker: Any, name: str, wait: bool) -> None:
+    sagemaker.delete_endpoint(EndpointName=name)
+    while wait and _describe(sagemaker, name) is not None:
+        time.sleep(0.05)
+
+
+def _clear_away(sagemaker: Any, name: str, config_name: str) -> None:
+    """Delete a config and its models where `deploy` made them for this endpoint."""
+    config = _config(sagemaker, config_name)
+    if "EndpointConfigArn" not in config or not _is_ours(sagemaker, config["EndpointConfigArn"], name):
+        return
+    sagemaker.delete_endpoint_config(EndpointConfigName=config_name)
+    for variant in config["ProductionVariants"]:
+        model = _model(sagemaker, variant["ModelName"])
+        if "ModelArn" in model and _is_ours(sagemaker, model["ModelArn"], name):
+            sagemaker.delete_model(ModelName=variant["ModelName"])
+
+
+def _is_ours(sagemaker: Any, arn: str, name: str) -> bool:
+    return {"Key": DEPLOYED_FOR, "Value": name} in sagemaker.list_tags(ResourceArn=arn)["Tags"]
+
+
+def _config(sagemaker: Any, name: str) -> dict[str, Any]:
+    """The endpoint config; empty where it was deleted, which does not disturb its endpoint."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return without_metadata(sagemaker.describe_endpoint_config(EndpointConfigName=name))
+    except ClientError:
+        return {}
+
+
+def _model(sagemaker: Any, name: str) -> dict[str, Any]:
+    """The model; its name alone where it was deleted, which does not disturb its endpoint."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return without_metadata(sagemaker.describe_model(ModelName=name))
+    except ClientError:
+        return {"ModelName": name}
+
+
+def _endpoint_rows(endpoint: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("status", endpoint["EndpointStatus"]),
+        ("reason", endpoint.get("FailureReason")),
+        ("ARN", endpoint["EndpointArn"]),
+        ("config", endpoint["EndpointConfigName"]),
+        ("created", endpoint["CreationTime"]),
+        ("changed", endpoint["LastModifiedTime"]),
+    ]
+    return [(label, cell(value)) for label, value in rows if value is not None]
+
+
+def _variant_rows(variant: dict[str, Any], running: dict[str, Any], model: dict[str, Any]) -> list[tuple[str, str]]:
+    container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
+    count = f"{running.get('CurrentInstanceCount', '?')} of {running.get('DesiredInstanceCount', '?')}"
+    rows = [
+        ("model", model["ModelName"] if container else f"{model['ModelName']} (deleted)"),
+        ("artifact", container.get("ModelDataUrl")),
+        ("image", container.get("Image")),
+        ("environment", " ".join(f"{key}={value}" for key, value in container.get("Environment", {}).items()) or None),
+        ("instances", f"{count} {variant.get('InstanceType', '')}".strip()),
+        ("weight", running.get("CurrentWeight", variant.get("InitialVariantWeight"))),
+    ]
+    return [(label, cell(value)) for label, value in rows if value is not None]
+
+
+def _payload(body: str | None, file: Path | None) -> tuple[bytes, str]:
+    """The body's bytes and the content type that they have if nothing else is said."""
+    if (body is None) == (file is None):
+        raise typer.BadParameter("give either --body or --file")
+    if body is not None:
+        return body.encode(), "application/json"
+    assert file is not None
+    if str(file) == "-":
+        return sys.stdin.buffer.read(), "application/json"
+    if not file.is_file():
+        raise CommandError(f"there is no file {file}")
+    return file.read_bytes(), CONTENT_TYPES.get(file.suffix, "application/octet-stream")
+
+
+def _print_stream(answer: dict[str, Any], json: bool) -> None:
+    for event in answer["Body"]:
+        match event:
+            case {"PayloadPart": {"Bytes": part}}:
+                if json:
+                    print_json({"PayloadPart": part.decode("utf-8", "replace")})
+                else:
+                    sys.stdout.buffer.write(part)
+                    sys.stdout.buffer.flush()
+    if not json:
+        _end_line()
+
+
+def _write(content: bytes) -> None:
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+    if not content.endswith(b"\n"):
+        _end_line()
+
+
+def _end_line() -> None:
+    """On a terminal the prompt begins on a line of its own; a file gets the answer's bytes and nothing else."""
+    if sys.stdout.isatty():
+        print(flush=True)
+
+
+def _how_to_call(name: str, url: str) -> str:
+    return f"""\
+  fourfold invoke {name} --body '[[...]]'
+
+  import boto3                             # after: eval "$(fourfold env)"; here: {url}
+  runtime = boto3.client("sagemaker-runtime")
+  runtime.invoke_endpoint(EndpointName="{name}", ContentType="text/csv", Body="...")["Body"].read()"""

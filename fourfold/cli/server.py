@@ -1,0 +1,148 @@
+"""Commands about the server itself: run it, print the environment of its clients, keep its keys."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fourfold.cli import app
+from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, region
+from fourfold.cli.output import print_json
+from fourfold.config import MIB, Limits, Settings
+from fourfold.records import ACCOUNT_ID, Partition
+
+if TYPE_CHECKING:
+    from fourfold.api.keys import Keys
+
+DEFAULT = Settings()
+LARGEST_PAYLOAD = 25 * MIB
+
+keys = typer.Typer(help="Make, list and delete access keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+def size(text: str) -> int:
+    """Bytes of `6MiB`, `512KiB` or `6291456`; a bare number that is too small to be bytes (`25`) counts MiB."""
+    lowered = text.strip().lower().removesuffix("b").removesuffix("i")
+    unit = {"k": 1024, "m": MIB}.get(lowered[-1:], 0)
+    digits = lowered[:-1] if unit else lowered
+    if not digits.isdigit():
+        raise typer.BadParameter(f"{text!r} is no size: write 6MiB or 6291456")
+    number = int(digits)
+    count = number * (unit or (MIB if number <= LARGEST_PAYLOAD // MIB else 1))
+    if not 1024 <= count <= LARGEST_PAYLOAD:
+        raise typer.BadParameter(f"{text!r} is outside of 1KiB to 25MiB")
+    return count
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT.host,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = DEFAULT.port,
+    data_dir: DataDir = DATA_DIR,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = DEFAULT.log_level,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that calls in flight get to finish after SIGTERM.", min=0)
+    ] = DEFAULT.grace_seconds,
+    max_payload: Annotated[
+        int, typer.Option(help="Largest request body: 6MiB, up to 25MiB.", parser=size, metavar="SIZE")
+    ] = "6MiB",  # type: ignore[assignment]  # typer parses the default, too, and shows it as written
+    trusted_only: Annotated[
+        bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
+    ] = False,
+    account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID")] = ACCOUNT_ID,
+) -> None:
+    """Serve until SIGTERM. Prints `ready http://HOST:PORT` when it answers.
+
+    The region is AWS_DEFAULT_REGION, or us-east-1.
+    """
+    from fourfold.app import run
+
+    if log_level not in LOG_LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LOG_LEVELS)}", param_hint="--log-level")
+    run(
+        Settings(
+            data_dir=data_dir,
+            host=host,
+            port=port,
+            log_level=log_level,
+            grace_seconds=grace,
+            trusted_only=trusted_only,
+            partition=Partition(region(), account),
+            limits=Limits(payload_bytes=max_payload),
+        )
+    )
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@app.command()
+def env(
+    data_dir: DataDir = DATA_DIR,
+    host: Annotated[str, typer.Option(help="Address of the server.")] = DEFAULT.host,
+    port: Annotated[int, typer.Option(help="Port of the server.")] = DEFAULT.port,
+) -> None:
+    """Print what a client needs as lines for sh: eval "$(fourfold env)".
+
+    Makes the data folder's first key where there is none yet, so that it may run before the server does.
+    """
+    key = _keys(data_dir).first()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": key.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
+        "AWS_DEFAULT_REGION": region(),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "FOURFOLD_API_KEY": key.api_key,
+    }
+    for name, value in values.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@keys.command("create")
+def create_key(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
+    """Make a key. A running server knows it at once."""
+    key = _keys(data_dir).create()
+    if json:
+        print_json(
+            {
+                "access_key_id": key.access_key_id,
+                "secret_access_key": key.secret_access_key,
+                "api_key": key.api_key,
+            }
+        )
+    else:
+        print(f"access key id      {key.access_key_id}")
+        print(f"secret access key  {key.secret_access_key}")
+        print(f"API key (bearer)   {key.api_key}")
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
+    """List the ids of the keys; secrets stay in the data folder."""
+    found = _keys(data_dir).list()
+    if json:
+        print_json([{"access_key_id": key.access_key_id} for key in found])
+    else:
+        for key in found:
+            print(key.access_key_id)
+
+
+@keys.command("delete")
+def delete_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The access key id.")], data_dir: DataDir = DATA_DIR
+) -> None:
+    """Delete a key. A running server refuses it from then on."""
+    if not _keys(data_dir).delete(key_id):
+        raise CommandError(f"there is no key {key_id} in {data_dir}: see fourfold keys list")
+    print(f"deleted {key_id}")
+
+
+def _keys(data_dir: Path) -> Keys:
+    from fourfold.api.keys import Keys
+
+    return Keys(data_dir)
