@@ -3,6 +3,7 @@
 FourfoldError
 ├── ValidationException            400  a control-plane request that breaks a rule
 ├── ValidationError                400  the same on the runtime API (AWS spells it differently there)
+│   └── PayloadTooLarge            413
 ├── ResourceNotFound               400  a job, schedule or definition that does not exist
 ├── ResourceInUse                  400  a name that is taken, or a resource that something still uses
 ├── ResourceLimitExceeded          400
@@ -44,6 +45,10 @@ class ValidationException(FourfoldError):
 class ValidationError(FourfoldError):
     code = "ValidationError"
     status = 400
+
+
+class PayloadTooLarge(ValidationError):
+    status = 413
 
 
 class ResourceNotFound(FourfoldError):

@@ -7,4 +7,6 @@ link        the gateway's end of one worker
 local       starts workers on this machine
 batcher     turns waiting calls into model calls
 fleet       the workers of one model: kept at a count, replaced when they die
+routes      which endpoints can be called now, and which variant answers a call
+stats       counts and latencies of a variant
 """

@@ -89,7 +89,9 @@ class Batcher:
         limit = self._loop.time() - timeout
         while self._waiting and self._waiting[0].arrived < limit:
             self._waiting.popleft().fail(
-                ServiceUnavailable(f"No worker was free within {timeout:g} s. Raise the instance count, or send fewer calls at once.")
+                ServiceUnavailable(
+                    f"No worker was free within {timeout:g} s. Add instances, or send fewer calls at once."
+                )
             )
         for worker in self.workers:
             since = worker.busy_since()
@@ -114,7 +116,7 @@ class Batcher:
         if len(self._waiting) + len(self._streams) >= self.batching.queue_length:
             self.rejected += 1
             raise ThrottlingException(
-                f"{self.batching.queue_length:,} calls wait for this variant already. Try again later, or add instances."
+                f"{self.batching.queue_length:,} calls wait for this variant already. Try again, or add instances."
             )
 
     def _dispatch(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from fourfold.errors import FourfoldError, ModelLoadError, ServiceUnavailable
 from fourfold.pool.batcher import Batcher, Batching
-from fourfold.pool.link import WorkerLink
+from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
 from fourfold.records import WorkerSpec
 
@@ -64,6 +64,22 @@ class Fleet:
         self._instances = 0
         self._starting: set[WorkerLink] = set()
 
+    def submit(self, waiter: Waiter) -> None:
+        """Take a call. Raises ThrottlingException, or ServiceUnavailable where no worker can be started."""
+        if not self.ready and self.failure is not None:
+            raise ServiceUnavailable(f"No worker of model {self.spec.model!r} runs: {self.failure.message}")
+        self.batcher.submit(waiter)
+
+    def submit_stream(self, waiter: StreamWaiter) -> None:
+        """Take a call that is answered in parts. Raises as `submit`."""
+        if not self.ready and self.failure is not None:
+            raise ServiceUnavailable(f"No worker of model {self.spec.model!r} runs: {self.failure.message}")
+        self.batcher.submit_stream(waiter)
+
+    def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
+        """Nobody waits for this call any more."""
+        self.batcher.withdraw(waiter)
+
     @property
     def wanted(self) -> int:
         """The count of workers that it is kept at."""
@@ -88,11 +104,29 @@ class Fleet:
         while len(self._keepers) > count:
             self._keepers.pop().cancel()
 
+    async def reach(self, count: int) -> None:
+        """Scale, and wait until so many workers are ready. Raises ModelLoadError where they cannot be started."""
+        self.scale(count)
+        while len(self.ready) < count:
+            if self.failure is not None:
+                raise ModelLoadError(self.failure.message)
+            await asyncio.sleep(0.005)
+
+    def last_log(self) -> str:
+        """What the newest worker printed; empty where workers do not log to files."""
+        if self._log_folder is None:
+            return ""
+        try:
+            return (self._log_folder / f"i-{self._instances:04d}.log").read_text(errors="replace")[-16384:]
+        except FileNotFoundError:
+            return ""
+
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more calls, finish those there are within `grace` seconds, end the workers."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                while len(self.batcher) or any(worker.outstanding for worker in self.ready):
+                # Polled, because an event would have to be set on the hot path.
+                while len(self.batcher) or any(worker.outstanding for worker in self.ready):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:

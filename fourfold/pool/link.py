@@ -45,10 +45,13 @@ class StreamWaiter(Protocol):
     """Whoever waits for a stream: any number of parts, then one end or failure."""
 
     call: Call
+    cancel: Callable[[], None]
+    """Set when the call is sent: tells the worker to stop."""
 
     def part(self, body: bytes) -> None: ...
 
-    def end(self, error: str, detail: str) -> None: ...
+    def end(self, failure: Reply | None) -> None:
+        """The model has said all; `failure` is its error, if it met one."""
 
     def fail(self, error: FourfoldError) -> None: ...
 
@@ -102,23 +105,20 @@ class WorkerLink(asyncio.Protocol):
         self.outstanding += 1
         self._transport.write(encode(Invoke(self._next, [waiter.call for waiter in waiters])))
 
-    def stream(self, waiter: StreamWaiter, done: Callable[[WorkerLink], None]) -> int:
-        """Send a call whose answer comes in parts. Returns the id to cancel it by."""
+    def stream(self, waiter: StreamWaiter, done: Callable[[WorkerLink], None]) -> None:
+        """Send a call whose answer comes in parts. `done` is called when the worker has ended it."""
         self._next += 1
-        waiter.call.id = self._next
-        self._streams[self._next] = (waiter, done)
+        id = waiter.call.id = self._next
+        self._streams[id] = (waiter, done)
         self.outstanding += 1
+        waiter.cancel = lambda: self._cancel(id)
         self._transport.write(encode(Stream(waiter.call)))
-        return self._next
 
-    def cancel(self, stream: int) -> None:
-        """Nobody waits for this stream any more: the worker stops producing it."""
+    def _cancel(self, stream: int) -> None:
         if stream in self._streams:
             self._transport.write(encode(Cancel(stream)))
 
-    async def run_task(
-        self, function: str, payload: bytes, progress: Callable[[bytes], None] | None = None
-    ) -> bytes:
+    async def run_task(self, function: str, payload: bytes, progress: Callable[[bytes], None] | None = None) -> bytes:
         """Run "package.module:function" beside the model. Raises ModelError with the worker's traceback."""
         self._next += 1
         done: asyncio.Future[bytes] = self._loop.create_future()
@@ -191,10 +191,10 @@ class WorkerLink(asyncio.Protocol):
                     waiter.answer(reply)
             case Chunk(id, body):
                 self._streams[id][0].part(body)
-            case End(id, error, detail):
+            case End(id, error, detail, status):
                 stream, done = self._streams.pop(id)
                 self.outstanding -= 1
-                stream.end(error, detail)
+                stream.end(Reply(id, error.encode(), "text/plain", status, detail=detail) if error else None)
                 done(self)
             case Progress(id, payload):
                 progress = self._tasks[id][1]

@@ -195,5 +195,3 @@ def _environment() -> dict[str, str]:
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-

@@ -26,8 +26,8 @@ from fourfold.pool.frames import (
     Cancel,
     Chunk,
     End,
-    FromWorker,
     FrameReader,
+    FromWorker,
     Invoke,
     Load,
     Loaded,
@@ -142,9 +142,7 @@ def _invoke(model: Model, calls: list[Call]) -> list[Reply]:
 
 
 def _failure(call: Call, error: BaseException) -> Reply:
-    return Reply(
-        call.id, f"{type(error).__name__}: {error}".encode(), "text/plain", 500, detail=traceback.format_exc()
-    )
+    return Reply(call.id, f"{type(error).__name__}: {error}".encode(), "text/plain", 500, detail=traceback.format_exc())
 
 
 def _stream(connection: Connection, model: Model, call: Call) -> None:

@@ -6,6 +6,7 @@ filters, sorts and pages in one query.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,10 +53,12 @@ def delete(db: Connection, kind: str, name: str) -> bool:
     return bool(db.execute(resources.delete().where(*where)).rowcount)
 
 
-def every(db: Connection, kind: str) -> list[Resource]:
-    """All resources of one kind, oldest first."""
-    rows = db.execute(_SELECT.where(resources.c.kind == kind).order_by(resources.c.created_at, resources.c.name))
-    return [Resource(**row._mapping) for row in rows]
+def every(db: Connection, kind: str, statuses: Sequence[str] | None = None) -> list[Resource]:
+    """All resources of one kind, or those in one of some statuses, oldest first."""
+    query = _SELECT.where(resources.c.kind == kind).order_by(resources.c.created_at, resources.c.name)
+    if statuses is not None:
+        query = query.where(resources.c.status.in_(statuses))
+    return [Resource(**row._mapping) for row in db.execute(query)]
 
 
 _SELECT = sa.select(

@@ -17,6 +17,7 @@ resources = sa.Table(
     sa.Column("modified_at", sa.Float, nullable=False),
     sa.Column("document", sa.JSON, nullable=False, comment="the rest, by AWS member names"),
     sa.Index("resources_by_age", "kind", "created_at", "name"),
+    sa.Index("resources_by_status", "kind", "status"),
 )
 
 tags = sa.Table(

@@ -1,0 +1,401 @@
+"""The HTTP protocol of the one port: a fast lane for InvokeEndpoint, uvicorn's own way for everything else.
+
+    bytes ─► httptools ─┬─ POST /endpoints/{name}/invocations ─► Exchange ─► batcher ─► worker ─► bytes
+                        └─ anything else ─► ASGI (`gateway.py`)
+
+`Exchange` is one fast call. It stands where uvicorn keeps its `RequestResponseCycle`, so that both kinds may follow one
+another on a connection, pipelined ones in order. No task, future or ASGI message is made for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fourfold.config import Limits
+from fourfold.errors import (
+    FourfoldError,
+    InternalFailure,
+    ModelError,
+    PayloadTooLarge,
+)
+from fourfold.modes.realtime import find_route, model_error, request_headers
+from fourfold.pool.routes import Routes, Variant
+from fourfold.records import Call, Reply
+
+Headers = list[tuple[bytes, bytes]]
+
+PREFIX = b"/endpoints/"
+SUFFIX = b"/invocations"
+DISCARD_SECONDS = 5.0
+"""After an early refusal: how long the rest of a body is read away, so that the client gets to read the answer."""
+
+_request_ids = itertools.count(1)
+_REQUEST_ID = uuid.uuid4().hex
+_REQUEST_ID_START = f"{_REQUEST_ID[:8]}-{_REQUEST_ID[8:12]}-4{_REQUEST_ID[13:16]}-a{_REQUEST_ID[17:20]}-".encode()
+
+FROM_MODEL = {
+    "x-amzn-sagemaker-custom-attributes": b"x-amzn-sagemaker-custom-attributes",
+    "x-amzn-sagemaker-session-id": b"x-amzn-sagemaker-new-session-id",
+    "x-amzn-sagemaker-closed-session-id": b"x-amzn-sagemaker-closed-session-id",
+}
+"""Headers of a model's reply that reach the client, and their names on the wire."""
+
+
+def request_id() -> bytes:
+    """A request id in the form of a UUID, unique per process start and call."""
+    return _REQUEST_ID_START + b"%012x" % next(_request_ids)
+
+
+class Door(Protocol):
+    """Decides whether a request may come in."""
+
+    def admit(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
+        """Raises AuthenticationError."""
+
+
+class Lane:
+    """What all connections of one server share.
+
+    Args:
+        routes: endpoints that can be called.
+        door: checks credentials.
+        limits: bounds of one server.
+    """
+
+    def __init__(self, routes: Routes, door: Door, limits: Limits) -> None:
+        self.routes = routes
+        self.door = door
+        self.limits = limits
+        self.date = b""
+        self.connections: set[FastProtocol] = set()
+        self.refused: dict[str, int] = {}
+        self._tick()
+
+    def _tick(self) -> None:
+        self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+
+    async def sweep(self) -> None:
+        """Once a second: refresh the date, close what is idle or too slow. Runs as long as the server."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._tick()
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.check(now)
+            await asyncio.sleep(1.0)
+
+
+class Exchange:
+    """One call in the fast lane, from its headers to its answer. A `Waiter` of the batcher."""
+
+    __slots__ = (
+        "active", "arrived", "call", "complete", "disconnected", "headers", "keep_alive", "parts", "protocol",
+        "response_complete", "size", "too_large", "url", "variant",
+    )  # fmt: skip
+
+    call: Call
+    variant: Variant
+
+    def __init__(self, protocol: FastProtocol, url: bytes, headers: Headers, keep_alive: bool) -> None:
+        self.protocol = protocol
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.active = False
+        self.complete = False
+        self.response_complete = False
+        self.disconnected = False
+        self.too_large = False
+        self.arrived = 0.0
+
+    def start(self) -> None:
+        """The request is whole and it is its turn."""
+        protocol = self.protocol
+        if self.too_large:
+            protocol.refuse(self)
+            return
+        lane = protocol.lane
+        self.arrived = protocol.heard
+        parts = self.parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            lane.door.admit(b"POST", self.url, self.headers, body)
+            self._submit(lane, body)
+        except FourfoldError as error:
+            self.fail(error)
+        except Exception as error:
+            protocol.logger.exception("invocation failed inside the server")
+            self.fail(InternalFailure(f"{type(error).__name__}: {error}"))
+
+    def _submit(self, lane: Lane, body: bytes) -> None:
+        route = find_route(lane.routes, endpoint_name(self.url, SUFFIX))
+        request = request_headers(self.headers)
+        self.call = Call(0, body, request.content_type, request.accept, request.to_model)
+        self.variant = variant = route.choose(request.target_variant)
+        variant.submit(self)
+
+    def answer(self, reply: Reply) -> None:
+        if reply.status != 200:
+            self.fail(model_error(reply, self.variant))
+            return
+        extra = b"" if reply.headers is None else response_headers(reply.headers)
+        self._write(200, self.variant.header + extra, reply.content_type.encode("latin-1"), reply.body)
+        self.variant.stats.record(self.protocol.loop.time() - self.arrived, 200)
+        self.protocol.on_response_complete()
+
+    def fail(self, error: FourfoldError) -> None:
+        if hasattr(self, "variant"):
+            self.variant.stats.record(self.protocol.loop.time() - self.arrived, error.status)
+        else:
+            refused = self.protocol.lane.refused
+            refused[error.code] = refused.get(error.code, 0) + 1
+        head = b"x-amzn-errortype: " + error.code.encode() + b"\r\n"
+        self._write(error.status, head, b"application/json", error_body(error))
+        self.protocol.on_response_complete()
+
+    def _write(self, status: int, head: bytes, content_type: bytes, body: bytes) -> None:
+        self.response_complete = True
+        if self.disconnected:
+            return
+        protocol = self.protocol
+        protocol.transport.write(
+            b"%b%bx-amzn-requestid: %b%012x\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (
+                STATUS_LINE[status], protocol.lane.date, _REQUEST_ID_START, next(_request_ids), head, content_type,
+                len(body), b"" if self.keep_alive else b"connection: close\r\n", body,
+            )
+        )  # fmt: skip
+        if not self.keep_alive:
+            protocol.transport.close()
+
+
+class FastProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a fast lane. Made by `protocol_class`, which binds the `Lane`."""
+
+    lane: Lane
+    cycle: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heard = self.loop.time()
+        self._began = 0.0  # when the first byte of the request that is being read came; 0 between requests
+        self._in_body = False
+        self._discarding = 0.0
+
+    # Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.lane.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lane.connections.discard(self)
+        waiting: Iterable[Any] = [self.cycle, *(cycle for cycle, _ in self.pipeline)]
+        for exchange in waiting:
+            if isinstance(exchange, Exchange) and not exchange.response_complete:
+                exchange.disconnected = True
+                if hasattr(exchange, "variant"):
+                    exchange.variant.backend.withdraw(exchange)
+        self.pipeline.clear()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client sends no more but may still read: what was asked is answered, then the connection closes."""
+        if self._began or self._at_rest():
+            return None
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self.loop.time()
+        if self._discarding:
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        super().data_received(data)
+
+    def _at_rest(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def check(self, now: float) -> None:
+        """Close the connection where it is idle, or sends its request too slowly."""
+        limits = self.lane.limits
+        if self.transport.is_closing():
+            return
+        if self._discarding:
+            if now > self._discarding:
+                self.transport.close()
+        elif self._began:
+            exchange = self.cycle if isinstance(self.cycle, Exchange) else None
+            if not self._in_body:
+                late = now - self._began > limits.request_seconds
+            elif exchange is not None:
+                late = now - self._began > limits.request_seconds + exchange.size / 65536
+            else:
+                late = not self.flow.read_paused and now - self.heard > limits.request_seconds
+            if late:
+                self.transport.write(
+                    STATUS_LINE[408] + self.lane.date + b"connection: close\r\ncontent-length: 0\r\n\r\n"
+                )
+                self.transport.close()
+        elif self._at_rest() and now - self.heard > limits.keep_alive_seconds:
+            self.transport.close()
+
+    # Parser
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._began = self.heard
+        self._in_body = False
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+        url = self.url
+        if not (url.startswith(PREFIX) and _path(url).endswith(SUFFIX) and self.parser.get_method() == b"POST"):
+            self._slow_headers_complete()
+            return
+        parser = self.parser
+        keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
+        exchange = Exchange(self, url, self.headers, keep_alive)
+        previous = self.cycle
+        self.cycle = exchange
+        if previous is None or previous.response_complete:
+            exchange.active = True
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
+        for name, value in self.headers:
+            if name == b"content-length" and int(value) > self.lane.limits.payload_bytes:
+                self.refuse(exchange)
+                return
+        if self.expect_100_continue and exchange.active:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _slow_headers_complete(self) -> None:
+        headers, expect = self.headers, self.expect_100_continue
+        url = self.url
+        super().on_message_begin()  # builds the ASGI scope, which the fast lane does without
+        self.url, self.expect_100_continue, self.headers = url, expect, headers
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self.cycle
+        if not isinstance(exchange, Exchange):
+            super().on_body(body)
+            return
+        if exchange.response_complete or exchange.too_large:
+            return
+        exchange.parts.append(body)
+        exchange.size += len(body)
+        if exchange.size > self.lane.limits.payload_bytes:
+            self.refuse(exchange)
+        elif not exchange.active and exchange.size > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        self._began = 0.0
+        exchange = self.cycle
+        if not isinstance(exchange, Exchange):
+            super().on_message_complete()
+            return
+        exchange.complete = True
+        if exchange.active and not exchange.response_complete:
+            exchange.start()
+
+    def refuse(self, exchange: Exchange) -> None:
+        """The body is over the limit: say so before it has all come, read the rest away, close."""
+        exchange.parts.clear()
+        if not exchange.active:  # answers go out in order: it is refused when its turn comes
+            exchange.too_large = True
+            return
+        exchange.keep_alive = False
+        limit = self.lane.limits.payload_bytes
+        error = PayloadTooLarge(
+            f"The request body is over the limit of {limit:,} bytes. Send it asynchronously (InvokeEndpointAsync takes "
+            "an S3 object), or start the server with a larger --max-payload (up to 25 MiB)."
+        )
+        head = b"x-amzn-errortype: " + error.code.encode() + b"\r\nconnection: close\r\n"
+        body = error_body(error)
+        exchange.response_complete = True
+        self._discarding = self.loop.time() + DISCARD_SECONDS
+        self.transport.write(
+            b"%b%bx-amzn-requestid: %b\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[error.status], self.lane.date, request_id(), head, len(body), body)
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # Responses
+
+    def on_response_complete(self) -> None:
+        """The current call or request has been answered: start the next one of the pipeline."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            if isinstance(cycle, Exchange):
+                cycle.active = True
+                if cycle.complete:
+                    self.loop.call_soon(cycle.start)  # not at once: a long pipeline must not become a deep recursion
+            else:
+                self._start_asgi_task(cycle, app)
+
+
+def protocol_class(lane: Lane) -> type[FastProtocol]:
+    """The class to give to uvicorn as `http`."""
+    return type("BoundFastProtocol", (FastProtocol,), {"lane": lane})
+
+
+def endpoint_name(url: bytes, suffix: bytes) -> bytes:
+    """The endpoint's name in `/endpoints/{name}{suffix}`."""
+    name = _path(url)[len(PREFIX) : -len(suffix)]
+    return unquote_to_bytes(name) if b"%" in name else name
+
+
+def response_headers(headers: dict[str, str]) -> bytes:
+    """Header lines for what a model's reply may tell the client."""
+    return b"".join(
+        wire + b": " + _header_value(headers[name]) + b"\r\n" for name, wire in FROM_MODEL.items() if name in headers
+    )
+
+
+def error_body(error: FourfoldError) -> bytes:
+    """An error of the runtime API as JSON."""
+    body: dict[str, Any] = {"Message": error.message, "message": error.message, "__type": error.code}
+    if isinstance(error, ModelError):
+        body |= {
+            "OriginalStatusCode": error.original_status,
+            "OriginalMessage": error.original_message,
+            "LogStreamArn": error.log_stream,
+        }
+    return msgspec.json.encode(body)
+
+
+def _path(url: bytes) -> bytes:
+    return url.partition(b"?")[0] if b"?" in url else url
+
+
+def _header_value(text: str) -> bytes:
+    """A header value on one line: what a model says cannot add headers of its own."""
+    return text.encode("latin-1", "replace").replace(b"\r", b" ").replace(b"\n", b" ")

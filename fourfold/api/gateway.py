@@ -1,0 +1,265 @@
+"""The one port: what is not in the fast lane.
+
+/healthz · /readyz                                      anyone
+everything else                                         signed (SigV4) or with a bearer token
+    /endpoints/{name}/invocations-response-stream       this file
+    /metrics · /fourfold/…                              this file and the parts that bring native routes
+    signing service or path says S3                     s3.py
+    sagemaker, sts, iam, …                              aws.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fourfold.api import eventstream
+from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
+from fourfold.config import Settings
+from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
+from fourfold.modes.realtime import find_route, model_error, request_headers
+from fourfold.pool.routes import Variant
+from fourfold.records import Call, Reply
+
+STREAM_SUFFIX = b"/invocations-response-stream"
+NATIVE = "/fourfold/"
+CONTROL_BODY = 4 * 1024 * 1024
+"""Largest body of a control-plane call, bytes."""
+STREAM_AHEAD = 16 * 1024 * 1024
+"""Bytes of a stream that may wait for a slow client before the model is told to stop."""
+
+
+class Authenticator(Protocol):
+    """Checks a request's credentials (`signatures` and `keys`)."""
+
+    def verify(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes | None) -> Any:
+        """The identity behind a request. Raises AuthenticationError."""
+
+
+class Gateway:
+    """The ASGI application behind the fast lane.
+
+    Args:
+        lane: routes and limits that the fast lane shares.
+        authenticator: checks credentials.
+        aws: ASGI application for the AWS services of JSON, query and REST protocols.
+        s3: ASGI application for S3; checks the body against the signature itself, as it streams.
+        native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
+        metrics: renders Prometheus text.
+        ready: is every endpoint in service that should be?
+        settings: folders.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        authenticator: Authenticator,
+        aws: ASGIApp,
+        s3: ASGIApp,
+        native: Mapping[str, Callable[[Request], Awaitable[Response]]],
+        metrics: Callable[[], bytes],
+        ready: Callable[[], bool],
+        settings: Settings,
+    ) -> None:
+        self._lane = lane
+        self._authenticator = authenticator
+        self._aws = aws
+        self._s3 = s3
+        self._native = native
+        self._metrics = metrics
+        self._ready = ready
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path == "/healthz":
+            await PlainTextResponse("ok\n")(scope, receive, send)
+        elif path == "/readyz":
+            ready = self._ready()
+            answer = PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
+            await answer(scope, receive, send)
+        elif _is_s3(scope):
+            await self._s3(scope, receive, send)
+        else:
+            await self._signed(scope, receive, send)
+
+    async def _signed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Everything whose body is read before its signature is checked."""
+        path = scope["raw_path"]
+        runtime = path.startswith(PREFIX) or path.startswith(b"/openai/") or path.startswith(b"/v2/")
+        limit = self._lane.limits.payload_bytes if runtime else CONTROL_BODY
+        try:
+            body = await _read(receive, limit)
+            url = path + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+            identity = self._authenticator.verify(scope["method"].encode(), url, scope["headers"], body)
+        except ClientDisconnect:
+            return
+        except FourfoldError as error:
+            await _error(error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["identity"] = identity
+        await self._dispatch(scope, _replay(body, receive), send, body)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        path: str = scope["path"]
+        if scope["method"] == "POST" and scope["raw_path"].endswith(STREAM_SUFFIX):
+            answer = await self._stream(scope, body)
+        elif path == "/metrics":
+            answer = Response(self._metrics(), media_type="text/plain; version=0.0.4")
+        elif path.startswith(NATIVE):
+            answer = await self._call_native(Request(scope, receive))
+        else:
+            await self._aws(scope, receive, send)
+            return
+        await answer(scope, receive, send)
+
+    async def _call_native(self, request: Request) -> Response:
+        parts = request.url.path.removeprefix(NATIVE).strip("/").split("/")
+        handler = self._native.get(f"{request.method} {parts[0]}")
+        if handler is None:
+            return JSONResponse({"message": f"Unknown native route {request.method} {request.url.path}."}, 404)
+        try:
+            return await handler(request)
+        except FourfoldError as error:
+            return _error(error)
+
+    async def _stream(self, scope: Scope, body: bytes) -> Response:
+        """InvokeEndpointWithResponseStream."""
+        try:
+            route = find_route(self._lane.routes, endpoint_name(scope["raw_path"], STREAM_SUFFIX))
+            request = request_headers(scope["headers"], b"x-amzn-sagemaker-accept")
+            variant = route.choose(request.target_variant)
+            call = Call(0, body, request.content_type, request.accept, request.to_model, stream=True)
+            stream = ResponseStream(call, variant)
+            variant.backend.submit_stream(stream)
+            first = await stream.first()
+        except FourfoldError as error:
+            return _error(error)
+        headers = {
+            "x-amzn-requestid": request_id().decode(),
+            "x-amzn-invoked-production-variant": variant.name,
+            "x-amzn-sagemaker-content-type": request.accept or "application/octet-stream",
+        }
+        return StreamingResponse(stream.events(first), headers=headers, media_type=eventstream.CONTENT_TYPE)
+
+
+class ResponseStream:
+    """One call whose answer goes out part by part. A `StreamWaiter` of the batcher."""
+
+    def __init__(self, call: Call, variant: Variant) -> None:
+        self.call = call
+        self.variant = variant
+        self._loop = asyncio.get_running_loop()
+        self.arrived = self._loop.time()
+        self._parts: deque[bytes | FourfoldError | None] = deque()
+        self._news = asyncio.Event()
+        self._ahead = 0
+        self.cancel: Callable[[], None] = lambda: self.variant.backend.withdraw(self)
+
+    def part(self, body: bytes) -> None:
+        self._ahead += len(body)
+        if self._ahead <= STREAM_AHEAD:
+            self._put(body)
+        elif self._ahead - len(body) <= STREAM_AHEAD:
+            self.cancel()
+            self._put(ModelError(f"The client reads too slowly: {STREAM_AHEAD:,} bytes wait for it."))
+
+    def end(self, failure: Reply | None) -> None:
+        self._put(None if failure is None else model_error(failure, self.variant))
+
+    def fail(self, error: FourfoldError) -> None:
+        self._put(error)
+
+    async def first(self) -> bytes | None:
+        """The first part; None where the model gave none. An error before any part is an ordinary error answer."""
+        item = await self._next()
+        if isinstance(item, FourfoldError):
+            self.variant.stats.record(self._loop.time() - self.arrived, item.status)
+            raise item
+        return item
+
+    async def events(self, first: bytes | None) -> Any:
+        """The event stream, part by part, as it goes to the client."""
+        status = 499  # the client left
+        try:
+            item: bytes | FourfoldError | None = first
+            while isinstance(item, bytes):
+                yield eventstream.payload_part(item)
+                item = await self._next()
+            if isinstance(item, FourfoldError):
+                yield eventstream.model_stream_error(item.message)
+                status = item.status
+            else:
+                status = 200
+        finally:
+            if status == 499:
+                self.cancel()
+            self.variant.stats.record(self._loop.time() - self.arrived, status)
+
+    def _put(self, item: bytes | FourfoldError | None) -> None:
+        self._parts.append(item)
+        self._news.set()
+
+    async def _next(self) -> bytes | FourfoldError | None:
+        while not self._parts:
+            self._news.clear()
+            await self._news.wait()
+        item = self._parts.popleft()
+        if isinstance(item, bytes):
+            self._ahead -= len(item)
+        return item
+
+
+def _is_s3(scope: Scope) -> bool:
+    """Told as AWS does it: by the service that the request is signed for; unsigned ones by their path."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value.startswith(b"AWS4-HMAC-SHA256"):
+            return b"/s3/aws4_request" in value
+    query = scope["query_string"]
+    if b"X-Amz-Credential=" in query:
+        return b"%2Fs3%2Faws4_request" in query or b"/s3/aws4_request" in query
+    path: str = scope["path"]
+    if path == "/":
+        return scope["method"] in ("GET", "HEAD")
+    return not path.startswith((NATIVE, "/endpoints/", "/metrics", "/schedule", "/tags", "/v2/", "/openai/"))
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    parts = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise PayloadTooLarge(f"The request body is over the limit of {limit:,} bytes.")
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, once more, for the application behind."""
+    sent = False
+
+    async def replayed() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def _error(error: FourfoldError) -> Response:
+    headers = {"x-amzn-errortype": error.code, "x-amzn-requestid": request_id().decode()}
+    return Response(error_body(error), error.status, headers, "application/json")

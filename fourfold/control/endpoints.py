@@ -1,0 +1,276 @@
+"""What people want of endpoints: create, update, reweight, delete, describe.
+
+Each operation checks the request and writes the desired state; nothing is started here. `reconcile` compares it with
+what runs, acts, and alone writes a status. An endpoint's document holds
+
+    wanted      {"config": …, "models": {…}, "weights": {…}, "counts": {…}}   what it should become
+    deployed    the same for what answers now; None before the first deployment
+    revision    goes up with each wish, so that the control loop sees a newer one while it works on an older
+    failure     FailureReason
+    deployment  the request's DeploymentConfig
+
+`config` and `models` are copies: deleting a model or a config that an endpoint uses does not touch the endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.errors import ValidationException
+from fourfold.records import Partition
+from fourfold.store import Store, resources
+from fourfold.store.resources import Resource
+
+Document = dict[str, Any]
+
+BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+
+
+class Endpoints:
+    """The desired state of endpoints.
+
+    Args:
+        store: where it is kept.
+        partition: for ARNs.
+        clock: for stamps.
+        wake: tells the control loop that there is something to do.
+    """
+
+    def __init__(self, store: Store, partition: Partition, clock: Clock, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._partition = partition
+        self._clock = clock
+        self._wake = wake
+
+    async def create(self, request: Document) -> Document:
+        """CreateEndpoint. Raises ValidationException: name taken, config or model missing."""
+        name = request["EndpointName"]
+        now = self._clock.now()
+        arn = self._partition.arn(f"endpoint/{name}")
+
+        def write(db: Connection) -> None:
+            if resources.get(db, "endpoint", name) is not None:
+                raise ValidationException(f'Cannot create already existing endpoint "{arn}".')
+            wanted = self._wish(db, request["EndpointConfigName"])
+            document = {"wanted": wanted, "deployed": None, "revision": 1, "failure": None}
+            document["deployment"] = request.get("DeploymentConfig")
+            resources.insert(db, Resource("endpoint", name, arn, now, now, "Creating", document))
+
+        await self._store.run(write)
+        self._wake()
+        return {"EndpointArn": arn}
+
+    async def update(self, request: Document) -> Document:
+        """UpdateEndpoint. Raises ValidationException: unknown endpoint or config, or an update is under way."""
+
+        def write(db: Connection) -> str:
+            endpoint = self._settled(db, request["EndpointName"])
+            wanted = self._wish(db, request["EndpointConfigName"])
+            _refuse_change_of_kind(endpoint.document["wanted"]["config"], wanted["config"])
+            if request.get("RetainAllVariantProperties"):
+                excluded = request.get("ExcludeRetainedVariantProperties", [])
+                _retain(endpoint.document["wanted"], wanted, {entry["VariantPropertyType"] for entry in excluded})
+            deployment = request.get("DeploymentConfig")
+            if deployment is None and request.get("RetainDeploymentConfig"):
+                deployment = endpoint.document["deployment"]
+            endpoint.document = endpoint.document | {"deployment": deployment}
+            self._want(db, endpoint, wanted)
+            return endpoint.arn
+
+        arn = await self._store.run(write)
+        self._wake()
+        return {"EndpointArn": arn}
+
+    async def update_weights_and_capacities(self, request: Document) -> Document:
+        """UpdateEndpointWeightsAndCapacities. Raises ValidationException: unknown endpoint or variant."""
+
+        def write(db: Connection) -> str:
+            endpoint = self._settled(db, request["EndpointName"])
+            wanted = {**endpoint.document["wanted"]}
+            weights, counts = dict(wanted["weights"]), dict(wanted["counts"])
+            for change in request["DesiredWeightsAndCapacities"]:
+                variant = change["VariantName"]
+                if variant not in weights:
+                    raise ValidationException(
+                        f'Could not find variant "{variant}" in endpoint "{endpoint.arn}". '
+                        f"It has {', '.join(sorted(weights))}."
+                    )
+                weights[variant] = change.get("DesiredWeight", weights[variant])
+                counts[variant] = change.get("DesiredInstanceCount", counts[variant])
+                serverless = change.get("ServerlessUpdateConfig")
+                if serverless:
+                    wanted["config"] = _with_serverless(wanted["config"], variant, serverless)
+            if sum(weights.values()) <= 0:
+                raise ValidationException("The weights of an endpoint's variants cannot all be 0.")
+            self._want(db, endpoint, wanted | {"weights": weights, "counts": counts})
+            return endpoint.arn
+
+        arn = await self._store.run(write)
+        self._wake()
+        return {"EndpointArn": arn}
+
+    async def delete(self, request: Document) -> Document:
+        """DeleteEndpoint. Raises ValidationException: unknown endpoint."""
+
+        def write(db: Connection) -> None:
+            endpoint = self._find(db, request["EndpointName"])
+            endpoint.status = "Deleting"
+            endpoint.modified_at = self._clock.now()
+            resources.save(db, endpoint)
+
+        await self._store.run(write)
+        self._wake()
+        return {}
+
+    async def describe(self, request: Document) -> Document:
+        """DescribeEndpoint. Raises ValidationException: unknown endpoint."""
+        endpoint = await self._store.run(lambda db: self._find(db, request["EndpointName"]))
+        return description(endpoint)
+
+    def _find(self, db: Connection, name: str) -> Resource:
+        endpoint = resources.get(db, "endpoint", name)
+        if endpoint is None:
+            raise ValidationException(f'Could not find endpoint "{self._partition.arn(f"endpoint/{name}")}".')
+        return endpoint
+
+    def _settled(self, db: Connection, name: str) -> Resource:
+        """The endpoint, where it may be changed now."""
+        endpoint = self._find(db, name)
+        if endpoint.status in BUSY:
+            raise ValidationException(f'Cannot update in-progress endpoint "{endpoint.arn}": it is {endpoint.status}.')
+        if endpoint.status == "Failed":
+            raise ValidationException(
+                f'Cannot update endpoint "{endpoint.arn}" because it failed. Delete it and create it again.'
+            )
+        return endpoint
+
+    def _wish(self, db: Connection, config_name: str) -> Document:
+        config = resources.get(db, "endpoint-config", config_name)
+        if config is None:
+            arn = self._partition.arn(f"endpoint-config/{config_name}")
+            raise ValidationException(f'Could not find endpoint configuration "{arn}".')
+        variants = all_variants(config.document)
+        models = {}
+        for variant in variants:
+            model_name = variant.get("ModelName")
+            if model_name is None:
+                continue  # inference components bring their models later
+            model = resources.get(db, "model", model_name)
+            if model is None:
+                raise ValidationException(f'Could not find model "{self._partition.arn(f"model/{model_name}")}".')
+            models[model_name] = model.document
+        return {
+            "config_name": config_name,
+            "config": config.document,
+            "models": models,
+            "weights": {variant["VariantName"]: variant.get("InitialVariantWeight", 1.0) for variant in variants},
+            "counts": {variant["VariantName"]: variant.get("InitialInstanceCount", 1) for variant in variants},
+        }
+
+    def _want(self, db: Connection, endpoint: Resource, wanted: Document) -> None:
+        endpoint.document = endpoint.document | {
+            "wanted": wanted, "revision": endpoint.document["revision"] + 1, "failure": None,
+        }  # fmt: skip
+        endpoint.status = "Updating"
+        endpoint.modified_at = self._clock.now()
+        resources.save(db, endpoint)
+
+
+def all_variants(config: Document) -> list[Document]:
+    """Production and shadow variants of an endpoint config."""
+    return [*config.get("ProductionVariants", []), *config.get("ShadowProductionVariants", [])]
+
+
+def description(endpoint: Resource) -> Document:
+    """An endpoint as DescribeEndpoint answers; absent members are left out."""
+    document = endpoint.document
+    now, wanted = document["deployed"] or document["wanted"], document["wanted"]
+    answer = {
+        "EndpointName": endpoint.name,
+        "EndpointArn": endpoint.arn,
+        "EndpointConfigName": now["config_name"],
+        "EndpointStatus": endpoint.status,
+        "FailureReason": document["failure"],
+        "CreationTime": endpoint.created_at,
+        "LastModifiedTime": endpoint.modified_at,
+        "DataCaptureConfig": _capture_summary(now["config"].get("DataCaptureConfig")),
+        "AsyncInferenceConfig": now["config"].get("AsyncInferenceConfig"),
+        "ExplainerConfig": now["config"].get("ExplainerConfig"),
+        "LastDeploymentConfig": document.get("deployment"),
+    }
+    if document["deployed"]:
+        answer["ProductionVariants"] = [_variant_summary(v, now, wanted) for v in now["config"]["ProductionVariants"]]
+        shadows = now["config"].get("ShadowProductionVariants")
+        if shadows:
+            answer["ShadowProductionVariants"] = [_variant_summary(v, now, wanted) for v in shadows]
+    return {member: value for member, value in answer.items() if value is not None}
+
+
+def _variant_summary(variant: Document, now: Document, wanted: Document) -> Document:
+    name = variant["VariantName"]
+    summary: Document = {
+        "VariantName": name,
+        "CurrentWeight": now["weights"][name],
+        "DesiredWeight": wanted["weights"].get(name, now["weights"][name]),
+    }
+    images = now.get("images", {}).get(name)
+    if images:
+        summary["DeployedImages"] = images
+    serverless = variant.get("ServerlessConfig")
+    if serverless:
+        summary["CurrentServerlessConfig"] = summary["DesiredServerlessConfig"] = serverless
+    else:
+        summary["CurrentInstanceCount"] = now["counts"][name]
+        summary["DesiredInstanceCount"] = wanted["counts"].get(name, now["counts"][name])
+    return summary
+
+
+def _capture_summary(capture: Document | None) -> Document | None:
+    if not capture:
+        return None
+    return {
+        "EnableCapture": capture.get("EnableCapture", False),
+        "CaptureStatus": "Started" if capture.get("EnableCapture") else "Stopped",
+        "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+        "DestinationS3Uri": capture["DestinationS3Uri"],
+        "KmsKeyId": capture.get("KmsKeyId", ""),
+    }
+
+
+def _is_serverless(config: Document) -> bool:
+    return any("ServerlessConfig" in variant for variant in all_variants(config))
+
+
+def _refuse_change_of_kind(old: Document, new: Document) -> None:
+    if _is_serverless(new) and not _is_serverless(old):
+        raise ValidationException(
+            "Cannot update an endpoint with instances to a serverless endpoint. Create a new endpoint instead."
+        )
+    if ("AsyncInferenceConfig" in old) != ("AsyncInferenceConfig" in new):
+        raise ValidationException(
+            "Cannot change an endpoint between synchronous and asynchronous. Create a new endpoint instead."
+        )
+
+
+def _retain(old: Document, new: Document, excluded: set[str]) -> None:
+    """RetainAllVariantProperties: weights and counts of variants that stay are kept, and data capture."""
+    for name in new["weights"]:
+        if name in old["weights"]:
+            if "DesiredWeight" not in excluded:
+                new["weights"][name] = old["weights"][name]
+            if "DesiredInstanceCount" not in excluded:
+                new["counts"][name] = old["counts"][name]
+    if "DataCaptureConfig" not in excluded and "DataCaptureConfig" in old["config"]:
+        new["config"] = new["config"] | {"DataCaptureConfig": old["config"]["DataCaptureConfig"]}
+
+
+def _with_serverless(config: Document, variant: str, change: Document) -> Document:
+    variants = [
+        v | {"ServerlessConfig": v["ServerlessConfig"] | change} if v["VariantName"] == variant else v
+        for v in config["ProductionVariants"]
+    ]
+    return config | {"ProductionVariants": variants}

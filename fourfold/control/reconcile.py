@@ -1,0 +1,360 @@
+"""The control loop: compares what endpoints should be with what runs, acts, and alone writes a status.
+
+    Creating  ─► InService            workers have loaded, the route is published
+              └► Failed               with the real reason
+    Updating  ─► InService            new workers took over; the old ones finished what they had
+              └► InService            with FailureReason: the new ones could not load, the old ones stayed
+    Deleting  ─► gone
+    after a restart: InService ─► SystemUpdating ─► InService
+    InService ◄► OutOfService         while no worker of some variant can be kept alive
+
+One task works on one endpoint at a time; different endpoints go on side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.config import Settings
+from fourfold.control.endpoints import BUSY, Document, all_variants
+from fourfold.control.models import Fetch, Prepared, prepare
+from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
+from fourfold.pool.fleet import Fleet
+from fourfold.pool.local import Placer
+from fourfold.pool.routes import Route, Routes, Variant
+from fourfold.store import Store, resources
+from fourfold.store.resources import Resource
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 4
+"""Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
+LOG_LINES = 20
+"""Last lines of a worker's log that a FailureReason quotes."""
+
+
+@dataclass
+class Running:
+    """An endpoint that answers calls."""
+
+    wanted: Document
+    revision: int
+    fleets: dict[str, Fleet] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    images: dict[str, list[Document]] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        return all(fleet.ready or not fleet.wanted for fleet in self.fleets.values())
+
+
+class Reconciler:
+    """The one control loop of a server.
+
+    Args:
+        store: desired state, and the statuses it writes.
+        placer: starts workers.
+        routes: where endpoints that can be called are published.
+        fetch: brings a model's artifact to this machine; blocking.
+        settings: folders and limits.
+        clock: for stamps.
+        forget: called in the transaction that removes an endpoint, with its ARN, for what hangs on it (tags).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        placer: Placer,
+        routes: Routes,
+        fetch: Fetch,
+        settings: Settings,
+        clock: Clock,
+        forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
+    ) -> None:
+        self._store = store
+        self._placer = placer
+        self._routes = routes
+        self._fetch = fetch
+        self._settings = settings
+        self._clock = clock
+        self._forget = forget
+        self._awake = asyncio.Event()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._removing: set[str] = set()
+        self._unwell: set[str] = set()
+        self.running: dict[str, Running] = {}
+        self.settled = False
+        """True when every endpoint that was in service before the start has been worked on once."""
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._adopt()
+        while True:
+            self._awake.clear()
+            for endpoint in await self._store.run(_unsettled):
+                self._work_on(endpoint)
+            for name in list(self._unwell):
+                self._unwell.discard(name)
+                await self._report_health(name)
+            if not self._tasks:
+                self.settled = True
+            await self._awake.wait()
+
+    async def expire(self) -> None:
+        """Every quarter of a second: end calls that are past their deadline."""
+        while True:
+            for running in list(self.running.values()):
+                for fleet in running.fleets.values():
+                    fleet.batcher.expire()
+            await asyncio.sleep(0.25)
+
+    async def close(self) -> None:
+        """Stop working; what runs goes on until the placer is closed."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _adopt(self) -> None:
+        """After a restart nothing runs: what was in service is so no more, until its workers are back."""
+
+        def mark(db: Connection) -> None:
+            for endpoint in resources.every(db, "endpoint"):
+                if endpoint.status in ("InService", "OutOfService"):
+                    endpoint.status = "SystemUpdating"
+                    resources.save(db, endpoint)
+
+        await self._store.run(mark)
+
+    def _work_on(self, endpoint: Resource) -> None:
+        if endpoint.name in self._tasks:
+            if endpoint.status == "Deleting" and endpoint.name not in self._removing:
+                self._tasks[endpoint.name].cancel()  # what is being started is not wanted any more
+            return
+        work = self._remove(endpoint) if endpoint.status == "Deleting" else self._deploy(endpoint)
+        task = asyncio.create_task(self._bounded(endpoint.name, work))
+        self._tasks[endpoint.name] = task
+        task.add_done_callback(lambda _: (self._tasks.pop(endpoint.name, None), self.wake()))
+
+    async def _bounded(self, name: str, work: Awaitable[None]) -> None:
+        async with self._at_once:
+            try:
+                await work
+            except Exception:
+                log.exception("control loop failed", extra={"endpoint": name})
+                await asyncio.sleep(1.0)  # the endpoint is still unsettled: it is tried again, but not in a tight loop
+
+    # Deploy
+
+    async def _deploy(self, endpoint: Resource) -> None:
+        document = endpoint.document
+        before = self.running.get(endpoint.name)
+        revision = document["revision"]
+        wanted = document["wanted"]
+        if before is None and document["deployed"] and document["deployed"].get("revision") != revision:
+            revision, wanted = (
+                document["deployed"]["revision"],
+                document["deployed"],
+            )  # first what ran before the restart
+        try:
+            after = await self._bring_up(endpoint.name, wanted, revision, before, document["deployed"])
+        except Exception as error:
+            if not isinstance(error, FourfoldError):
+                log.exception("deployment failed", extra={"endpoint": endpoint.name})
+                error = InternalFailure(f"{type(error).__name__}: {error}")
+            await self._failed(endpoint, revision, error)
+            return
+        self.running[endpoint.name] = after
+        route = Route(endpoint.name, list(after.variants.values()))
+        self._routes.publish(route)
+        deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
+        await self._settle(endpoint.name, revision, "InService", {"deployed": deployed})
+        log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
+        if before is not None:
+            kept = set(map(id, after.fleets.values()))
+            await asyncio.gather(*(fleet.stop() for fleet in before.fleets.values() if id(fleet) not in kept))
+
+    async def _bring_up(
+        self, name: str, wanted: Document, revision: int, before: Running | None, deployed: Document | None
+    ) -> Running:
+        """Workers for every variant, those that need not change kept. All or nothing."""
+        after = Running(wanted, revision)
+        started: list[Fleet] = []
+        try:
+            for variant in all_variants(wanted["config"]):
+                variant_name = variant["VariantName"]
+                count = wanted["counts"][variant_name]
+                if before is not None and _same_workers(before.wanted, wanted, variant_name):
+                    fleet = before.fleets[variant_name]
+                    after.folders[variant_name] = before.folders[variant_name]
+                    after.images[variant_name] = before.images[variant_name]
+                    await fleet.reach(count)
+                else:
+                    fleet = await self._new_fleet(name, variant, wanted, after, deployed)
+                    started.append(fleet)
+                    await fleet.start(count)
+                fleet.changed = lambda: self._changed(name)
+                after.fleets[variant_name] = fleet
+                old = before.variants.get(variant_name) if before else None
+                after.variants[variant_name] = Variant(
+                    name, variant_name, wanted["weights"][variant_name], fleet,
+                    stats=old.stats if old else None, log_group=self._log_group(name),
+                )  # fmt: skip
+        except BaseException as error:
+            if isinstance(error, ModelLoadError) and started:
+                error.message += _last_lines(started[-1])
+            await asyncio.gather(*(fleet.stop(0) for fleet in started), return_exceptions=True)
+            raise
+        return after
+
+    async def _new_fleet(
+        self, endpoint: str, variant: Document, wanted: Document, after: Running, deployed: Document | None
+    ) -> Fleet:
+        name = variant["VariantName"]
+        known = deployed["folders"].get(name) if deployed and deployed["revision"] == after.revision else None
+        prepared = await self._prepare(variant, wanted, Path(known) if known else None)
+        after.folders[name] = prepared.spec.path
+        after.images[name] = _images(prepared, self._clock.now())
+        health_check = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 0)
+        return Fleet(
+            prepared.spec,
+            self._placer,
+            prepared.batching,
+            imports=prepared.imports,
+            load_timeout=max(prepared.load_timeout, health_check),
+            log_folder=self._settings.logs / "endpoints" / endpoint / name,
+        )
+
+    async def _prepare(self, variant: Document, wanted: Document, folder: Path | None) -> Prepared:
+        model = variant["ModelName"]
+        return await prepare(
+            model,
+            wanted["models"][model],
+            self._fetch,
+            self._settings.limits,
+            trusted_only=self._settings.trusted_only,
+            folder=folder,
+        )
+
+    async def _failed(self, endpoint: Resource, revision: int, error: FourfoldError) -> None:
+        log.warning("endpoint failed", extra={"endpoint": endpoint.name, "reason": error.message})
+        if endpoint.name not in self.running:
+            await self._settle(endpoint.name, revision, "Failed", {"failure": error.message})
+            return
+        deployed = {**endpoint.document["deployed"], "revision": revision}  # the wish is given up, what runs stays
+        self.running[endpoint.name].revision = revision
+        changes = {"failure": error.message, "wanted": deployed, "deployed": deployed}
+        await self._settle(endpoint.name, revision, "InService", changes)
+
+    async def _settle(self, name: str, revision: int, status: str, changes: Document) -> None:
+        """Write what was reached, unless somebody has wished otherwise meanwhile."""
+
+        def write(db: Connection) -> None:
+            endpoint = resources.get(db, "endpoint", name)
+            if endpoint is None:
+                return
+            if endpoint.document["revision"] != revision:
+                changes.pop("wanted", None)
+            elif endpoint.status != "Deleting":
+                endpoint.status = status
+                endpoint.modified_at = self._clock.now()
+            endpoint.document = endpoint.document | changes
+            resources.save(db, endpoint)
+
+        await self._store.run(write)
+
+    # Remove
+
+    async def _remove(self, endpoint: Resource) -> None:
+        self._removing.add(endpoint.name)
+        self._routes.withdraw(endpoint.name)
+        running = self.running.pop(endpoint.name, None)
+        if running is not None:
+            await asyncio.gather(*(fleet.stop() for fleet in running.fleets.values()))
+
+        def write(db: Connection) -> None:
+            resources.delete(db, "endpoint", endpoint.name)
+            self._forget(db, endpoint.arn)
+
+        await self._store.run(write)
+        self._removing.discard(endpoint.name)
+        log.info("endpoint deleted", extra={"endpoint": endpoint.name})
+
+    # Health
+
+    def _changed(self, name: str) -> None:
+        self._unwell.add(name)
+        self.wake()
+
+    async def _report_health(self, name: str) -> None:
+        """InService means that a request would succeed now; say so when that changes."""
+        running = self.running.get(name)
+        if running is None:
+            return
+        failing = [fleet for fleet in running.fleets.values() if not fleet.ready and fleet.failure]
+
+        def write(db: Connection) -> None:
+            endpoint = resources.get(db, "endpoint", name)
+            if endpoint is None:
+                return
+            if failing and endpoint.status == "InService":
+                endpoint.status = "OutOfService"
+                assert failing[0].failure is not None
+                endpoint.document = endpoint.document | {"failure": failing[0].failure.message}
+            elif running.healthy and endpoint.status == "OutOfService":
+                endpoint.status = "InService"
+                endpoint.document = endpoint.document | {"failure": None}
+            else:
+                return
+            endpoint.modified_at = self._clock.now()
+            resources.save(db, endpoint)
+
+        await self._store.run(write)
+
+    def _log_group(self, endpoint: str) -> str:
+        return self._settings.partition.arn(f"log-group:/aws/sagemaker/Endpoints/{endpoint}", "logs")
+
+
+def _unsettled(db: Connection) -> list[Resource]:
+    return resources.every(db, "endpoint", BUSY)
+
+
+def _same_workers(old: Document, new: Document, variant: str) -> bool:
+    """Would the variant's workers load and run the same under both wishes?"""
+
+    def workers(wanted: Document) -> Any:
+        for entry in all_variants(wanted["config"]):
+            if entry["VariantName"] == variant:
+                ignored = ("InitialVariantWeight", "InitialInstanceCount")
+                return {k: v for k, v in entry.items() if k not in ignored}, wanted["models"].get(entry["ModelName"])
+        return None
+
+    before, after = workers(old), workers(new)
+    return before is not None and before == after
+
+
+def _images(prepared: Prepared, now: float) -> list[Document]:
+    image = prepared.image or f"fourfold/{prepared.spec.format}:latest"
+    return [
+        {"SpecifiedImage": image, "ResolvedImage": f"fourfold/{prepared.spec.format}:latest", "ResolutionTime": now}
+    ]
+
+
+def _last_lines(fleet: Fleet) -> str:
+    """The end of the newest worker's log, for a FailureReason."""
+    text = fleet.last_log()
+    lines = text.strip().splitlines()[-LOG_LINES:]
+    return "\nLast lines of its log:\n" + "\n".join(lines) if lines else ""
