@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Any, Protocol
@@ -187,6 +188,7 @@ class FastProtocol(HttpToolsProtocol):
 
     lane: Lane
     cycle: Any
+    pipeline: deque[tuple[Any, Any]]  # type: ignore[assignment]  # Exchanges stand where uvicorn has its cycles
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -56,7 +56,7 @@ async def prepare(
     environment = container.get("Environment", {})
     folder = await asyncio.to_thread(_artifact, folder, fetch, name, container)
     image = container.get("Image", "")
-    resolved = await asyncio.to_thread(registry.resolve, image, folder)
+    resolved = await asyncio.to_thread(registry.resolve, image, folder, environment)
     if trusted_only and resolved.executes_code:
         raise ModelLoadError(
             f"Model {name!r} is of format {resolved.name}, which runs the artifact's own code when it is loaded, and "

@@ -147,7 +147,11 @@ class Reconciler:
         work = self._remove(endpoint) if endpoint.status == "Deleting" else self._deploy(endpoint)
         task = asyncio.create_task(self._bounded(endpoint.name, work))
         self._tasks[endpoint.name] = task
-        task.add_done_callback(lambda _: (self._tasks.pop(endpoint.name, None), self.wake()))
+        task.add_done_callback(lambda _: self._done(endpoint.name))
+
+    def _done(self, name: str) -> None:
+        del self._tasks[name]
+        self.wake()
 
     async def _bounded(self, name: str, work: Awaitable[None]) -> None:
         async with self._at_once:

@@ -48,6 +48,7 @@ class Batcher:
         self._streams: deque[StreamWaiter] = deque()
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Calls that wait for a worker."""
@@ -157,15 +158,19 @@ class Batcher:
         left = self._waiting[0].arrived + self.batching.max_delay - self._loop.time()
         if left <= 0:
             return False
-        self._scheduled = True
-        self._loop.call_later(left, self._dispatch)
+        if self._timer is None:
+            self._timer = self._loop.call_later(left, self._delay_is_over)
         return True
+
+    def _delay_is_over(self) -> None:
+        self._timer = None
+        self._dispatch()
 
     def _take(self, most: int) -> list[Waiter]:
         waiting = self._waiting
         if most == 1:
             return [waiting.popleft()]
-        batch = []
+        batch: list[Waiter] = []
         size = 0
         while waiting and len(batch) < most and size < BATCH_BYTES:
             waiter = waiting.popleft()

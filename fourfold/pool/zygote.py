@@ -97,11 +97,11 @@ def _serve(gateway: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the wake-up pipe is written to
     inherited = (gateway.fileno(), wake_read, wake_write)
     while True:
-        readable, _, _ = select.select([gateway, wake_read], [], [])
+        readable, _, _ = select.select([gateway.fileno(), wake_read], [], [])
         if wake_read in readable:
             os.read(wake_read, 4096)
             _report_exits(gateway)
-        if gateway in readable:
+        if gateway.fileno() in readable:
             packet, descriptors, _, _ = socket.recv_fds(gateway, PACKET, 1)
             if not packet:
                 return
