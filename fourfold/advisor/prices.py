@@ -22,6 +22,14 @@ from fourfold.errors import ValidationException
 
 HOME_REGION = "us-east-1"
 """The region that every service of the table has a price in."""
+AWS_REGIONS = {
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "ca-west-1", "mx-central-1",
+    "sa-east-1", "eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "eu-central-2", "eu-north-1",
+    "eu-south-1", "eu-south-2", "af-south-1", "me-south-1", "me-central-1", "il-central-1", "ap-south-1",
+    "ap-south-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-southeast-1", "ap-southeast-2",
+    "ap-southeast-3", "ap-southeast-4", "ap-southeast-5", "ap-southeast-7", "ap-east-1",
+}  # fmt: skip
+"""Regions that exist, prices or not (botocore's endpoints.json, partition `aws`)."""
 COLUMNS = (
     "key", "item", "region", "instance_type", "vcpu", "memory_gib", "gpu",
     "above", "per", "unit", "price_usd", "source", "source_date",
@@ -89,6 +97,9 @@ class Prices:
             tiers[:] = sorted([*(t for t in tiers if t.above != price.above), price], key=lambda t: t.above)
         self._sizes = dict(sizes)
         self.allowances = tuple(allowances)
+        self.borrowed: frozenset[str] = frozenset()
+        """Items whose price is the home region's, in a table that `filled` made."""
+        self._filled: dict[str, Prices] = {}
 
     @property
     def regions(self) -> list[str]:
@@ -117,21 +128,25 @@ class Prices:
         ]
         return sorted(found, key=lambda i: (i.usd_per_hour, i.name))
 
-    def filled(self, region: str) -> tuple[Prices, list[str]]:
-        """A table that has a price for everything in `region`, and the items whose price is the home region's.
+    def filled(self, region: str) -> Prices:
+        """A table that has a price for everything in `region`: what is missing there costs what it costs at home.
 
-        For estimates only: a bill (`fourfold cost`) never takes another region's price.
+        For estimates only; a bill (`fourfold cost`) never takes another region's price. `borrowed` lists what was.
         """
-        self.check_region(region)
-        missing = [
-            (key, replace(price, region=region, source=f"price of {HOME_REGION}: {price.source}"))
-            for (key, where, instance), tiers in self._tiers.items()
-            if where == HOME_REGION and not self.has(key, region, instance) and not instance
-            for price in tiers
-        ]
-        every = [price for tiers in self._tiers.values() for price in tiers]
-        table = Prices([*every, *(price for _, price in missing)], self._sizes, self.allowances)
-        return table, sorted({price.item for _, price in missing})
+        if region not in self.regions and region not in AWS_REGIONS:
+            self.check_region(region)
+        if region not in self._filled:
+            missing = [
+                replace(price, region=region, source=f"price of {HOME_REGION}: {price.source}")
+                for (key, where, instance), tiers in self._tiers.items()
+                if where == HOME_REGION and not self.has(key, region, instance)
+                for price in tiers
+            ]
+            every = [price for tiers in self._tiers.values() for price in tiers]
+            table = Prices([*every, *missing], self._sizes, self.allowances)
+            table.borrowed = frozenset(price.item for price in missing)
+            self._filled[region] = table
+        return self._filled[region]
 
     def check_region(self, region: str) -> None:
         if region not in self.regions:
