@@ -1,8 +1,8 @@
 """The cheapest configuration of a mode that meets latency and budget; where none does, the nearest, and what to relax.
 
-Exhaustive over what the price table knows: every instance type, or memory size, is sized (`sizing`), priced (`cost`) and
-compared. Deterministic; a scenario takes a few milliseconds. The documented limits of each mode (payload, time) are
-for `rules`.
+Exhaustive over what the price table knows: every instance type, or memory size, is sized (`sizing`), priced (`cost`)
+and compared. Deterministic; a scenario takes a few milliseconds. The documented limits of each mode (payload, time)
+are for `rules`.
 """
 
 from __future__ import annotations
@@ -57,19 +57,10 @@ def plan(scenario: Scenario, mode: Mode, prices: Prices) -> Plan:
     table = prices.filled(work.region)
     offers = [(size, _estimate(size, table)) for size in sizings(mode, work, table)]
     if not offers:
-        return Plan(
-            mode, False, {}, Cost(), {}, reasons=(_impossible(mode, work),), assumptions=work.assumptions, scenario=scenario
-        )  # fmt: skip
+        why = (_impossible(mode, work),)
+        return Plan(mode, False, {}, Cost(), {}, why, work.assumptions, scenario=scenario)
     # First what meets the latency; then the cheapest; ties go to the faster, then to the name.
-    size, _ = min(
-        offers,
-        key=lambda o: (
-            bool(_late(o[0], work)),
-            round(o[1], 6),
-            o[0].latency.p99,
-            o[0].instance.name if o[0].instance else "",
-        ),
-    )
+    size, _ = min(offers, key=lambda offer: _rank(*offer, work))
     bill = cost.price(size.usages, table)
     reasons = (*_late(size, work), *_dear(bill, work))
     borrowed = (
@@ -100,15 +91,23 @@ def best(scenario: Scenario, prices: Prices, modes: tuple[Mode, ...] = MODES) ->
     )
 
 
+def _rank(size: Sizing, usd: float, work: Workload) -> tuple[bool, float, float, str]:
+    name = size.instance.name if size.instance else ""
+    return bool(_late(size, work)), round(usd, 6), size.latency.p99, name
+
+
 def _estimate(size: Sizing, prices: Prices) -> float:
     return float(cost.price(size.usages, prices).total)
 
 
 def _late(size: Sizing, work: Workload) -> tuple[Reason, ...]:
     """Reasons for which a sizing misses the latency or the deadline."""
+    target = work.latency_p99_ms
+    if size.mode == "batch" and target is not None and size.latency.p99 > target:
+        text = f"a batch answers when its run has ended, after {size.latency.p99 / 1000:,.0f} s; the target is"
+        return (Reason("latency", f"{text} {target:,.0f} ms", limit=target, value=size.latency.p99),)
     if size.mode == "batch":
         return _after_deadline(size.latency.p99, work, "the run") if work.deadline_s else ()
-    target = work.latency_p99_ms
     p99 = size.warm_p99_ms if work.cold_start_allowed and size.mode == "serverless" else size.latency.p99
     if target is not None and p99 > target:
         return (Reason("latency", _relax(p99, target, size, work), limit=target, value=round(p99, 1)),)
@@ -142,8 +141,8 @@ def _dear(bill: Cost, work: Workload) -> tuple[Reason, ...]:
     budget, total = work.budget_usd, float(bill.total)
     if budget is None or total <= budget:
         return ()
-    text = f"the cheapest configuration costs {total:,.2f} USD a month, the budget is {budget:,.2f}; raise it by {total - budget:,.2f}"
-    return (Reason("budget", text, limit=budget, value=round(total, 2)),)
+    text = f"the cheapest configuration costs {total:,.2f} USD a month, the budget is {budget:,.2f}"
+    return (Reason("budget", f"{text}; raise it by {total - budget:,.2f}", limit=budget, value=round(total, 2)),)
 
 
 def _impossible(mode: Mode, work: Workload) -> Reason:

@@ -1,4 +1,4 @@
-"""How much of each mode a workload needs: instances, memory and concurrency, the latency that follows, the usage billed.
+"""How much of each mode a workload needs: instances, memory, concurrency; the latency that follows, the usage billed.
 
 One function a mode. Each tries every instance type (or memory size) that could hold the model and gives back all that
 work, with what they would use in a month; `search` prices them and picks. Latencies here are closed forms
@@ -25,7 +25,7 @@ PLATFORM_MS = 10.0
 TRANSFER_MS_PER_MB = 8.0
 """1 Gbit/s between the client and the endpoint."""
 INSTANCE_START_S = 300.0
-"""From the wish for an instance to the first answer: provisioning, image, model. AWS gives no figure; minutes are usual."""
+"""From the wish for an instance to its first answer: provisioning, image, model. AWS gives no figure."""
 SCALE_IN_S = 600.0
 """An idle asynchronous instance is kept so long: ten one-minute datapoints, as in the developer guide's examples."""
 COLD_START_S = 3.0
@@ -42,6 +42,10 @@ QUEUE_S = 3600.0
 INSTANCES = 1000
 """More instances than this are not a plan."""
 
+BURSTABLE = {"t2", "t3"}
+BURSTABLE_BASE = 0.15
+"""Share of each vCPU that a burstable type may use all day without spending its CPU credits (t2.xlarge: 22.5 %,
+t2.2xlarge: 17 %, less a margin). They are offered for loads below it only."""
 GPU_MEMORY_GIB = {"g4dn": 16, "g5": 24, "g6": 24, "p4d": 40}
 """Memory of one GPU by instance family (T4, A10G, L4, A100), from the instance families' product pages."""
 
@@ -301,6 +305,7 @@ def _waits(rate: float, service: float, servers: int) -> tuple[float, float, flo
 
 def _hosts(work: Workload, prices: Prices, use: str) -> Iterator[tuple[Instance, int]]:
     """Instance types that hold the model, with the requests each works on at once."""
+    load = work.requests_per_day * work.service_s / 86400
     for instance in prices.instances(use, work.region):
         if instance.family == "inf2":  # needs a model compiled for Inferentia, which a scenario does not promise
             continue
@@ -309,7 +314,7 @@ def _hosts(work: Workload, prices: Prices, use: str) -> Iterator[tuple[Instance,
             # A model larger than one GPU is spread over as many as it takes.
             each = math.ceil(work.memory_gb / memory) if memory else 0
             k = instance.gpus // each if each else 0
-        elif instance.gpus:
+        elif instance.gpus or (instance.family in BURSTABLE and load > BURSTABLE_BASE * instance.vcpu):
             continue
         else:
             k = min(instance.vcpu, int(instance.memory_gib * 0.8 / work.memory_gb) if work.memory_gb else instance.vcpu)
