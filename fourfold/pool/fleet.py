@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 STEADY_SECONDS = 1.0
 """A worker that lived so long after loading is replaced at once; one that died sooner is waited for."""
+HOPELESS = 3
+"""After so many sudden ends in a row, calls are refused at once instead of queued for the next worker."""
 FIRST_BACKOFF = 0.1
 MOST_BACKOFF = 30.0
 
@@ -92,10 +94,11 @@ class Fleet:
 
     async def start(self, count: int) -> None:
         """Bring up `count` workers. Raises ModelLoadError where the model cannot be loaded."""
-        first = await self._start_worker()  # one alone first: a model that cannot load should fail once, not n times
-        self._keepers.append(asyncio.create_task(self._keep(first)))
-        links = await asyncio.gather(*(self._start_worker() for _ in range(count - 1)))
-        self._keepers.extend(asyncio.create_task(self._keep(link)) for link in links)
+        links = [await self._start_worker()]  # one alone first: a model that cannot load should fail once, not n times
+        links += await asyncio.gather(*(self._start_worker() for _ in range(count - 1)))
+        for link in links:
+            self._join(link)
+            self._keepers.append(asyncio.create_task(self._keep(link)))
 
     def scale(self, count: int) -> None:
         """Change the wanted count. New workers join when they have loaded; surplus ones finish what they have."""
@@ -135,8 +138,9 @@ class Fleet:
         self.batcher.fail_all(ServiceUnavailable("The endpoint is being deleted."))
 
     async def _keep(self, link: WorkerLink | None) -> None:
-        """Keep one worker alive until cancelled."""
+        """Keep one worker alive until cancelled; `link` is one that has joined already."""
         failures = 0
+        born = asyncio.get_running_loop().time()
         try:
             while True:
                 if link is None:
@@ -146,9 +150,8 @@ class Fleet:
                         failures += 1
                         await self._back_off(failures, error)
                         continue
-                born = asyncio.get_running_loop().time()
-                self.batcher.add(link)
-                self.changed()
+                    born = asyncio.get_running_loop().time()
+                    self._join(link)
                 await link.gone.wait()
                 self._lost(link)
                 lived = asyncio.get_running_loop().time() - born
@@ -189,11 +192,16 @@ class Fleet:
         return msgspec.structs.replace(self.spec, log_path=str(self._log_folder / f"i-{self._instances:04d}.log"))
 
     async def _back_off(self, failures: int, error: FourfoldError) -> None:
-        self.failure = error
+        if failures >= HOPELESS or isinstance(error, ModelLoadError):
+            self.failure = error
         seconds = min(MOST_BACKOFF, FIRST_BACKOFF * 2 ** (failures - 1))
         log.warning("worker failed", extra={"model": self.spec.model, "reason": error.message, "retry_in": seconds})
         self.changed()
         await asyncio.sleep(seconds)
+
+    def _join(self, link: WorkerLink) -> None:
+        self.batcher.add(link)
+        self.changed()
 
     def _lost(self, link: WorkerLink) -> None:
         self.batcher.remove(link)

@@ -161,7 +161,7 @@ class Zygote:
         match message:
             case Ready(missing):
                 for module, reason in missing.items():
-                    log.warning("zygote could not import", extra={"module": module, "reason": reason})
+                    log.warning("zygote could not import", extra={"import": module, "reason": reason})
             case Forked(id, pid, error):
                 forked = self._forks.pop(id)
                 if pid:

@@ -147,21 +147,20 @@ def _failure(call: Call, error: BaseException) -> Reply:
 
 
 def _stream(connection: Connection, model: Model, call: Call) -> None:
+    end = End(call.id)
     parts = model.stream(call)
     try:
         for part in parts:
             if connection.cancelled(call.id):
                 break
             connection.send(Chunk(call.id, part))
-    except Exception as error:
-        _tell(traceback.format_exc())
-        connection.send(End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc()))
-    else:
-        connection.send(End(call.id))
-    finally:
         close = getattr(parts, "close", None)  # a generator's finally blocks run now, not when it is collected
         if close is not None:
             close()
+    except Exception as error:
+        _tell(traceback.format_exc())
+        end = End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+    connection.send(end)
 
 
 def _run_task(connection: Connection, model: Model, task: Task) -> None:

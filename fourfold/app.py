@@ -1,0 +1,218 @@
+"""The one place where parts are built and wired."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from fourfold import logs
+from fourfold.api.aws import AwsApi
+from fourfold.api.fastlane import Lane, protocol_class
+from fourfold.api.gateway import Gateway
+from fourfold.api.identity import Iam, Sts
+from fourfold.api.keys import Keys
+from fourfold.api.native import native_routes
+from fourfold.api.s3 import s3_app
+from fourfold.api.sagemaker import SageMaker
+from fourfold.api.signatures import Verifier
+from fourfold.clock import SystemClock
+from fourfold.config import Settings
+from fourfold.control.endpoints import Endpoints
+from fourfold.control.reconcile import Reconciler
+from fourfold.errors import FourfoldError
+from fourfold.monitor.metrics import Metrics
+from fourfold.pool.local import LocalPlacer
+from fourfold.pool.routes import Routes
+from fourfold.storage.artifacts import Artifacts
+from fourfold.storage.objects import Objects
+from fourfold.store import Store
+from fourfold.store.migrate import upgrade
+
+log = logging.getLogger(__name__)
+
+
+class DataFolderInUse(FourfoldError):
+    """Another server works on the data folder."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight.
+
+    Raises:
+        DataFolderInUse: another server has the data folder.
+        OSError: the port is taken.
+    """
+    logs.configure(settings.log_level)
+    with _owned(settings.data_dir):
+        _raise_open_files()
+        listener = _listen(settings)
+        Server(App(settings), listener).run()
+
+
+class App:
+    """Every part of one server, built and connected. An ASGI application whose lifespan runs the control loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        clock = SystemClock()
+        self.settings = settings
+        self.placer = LocalPlacer()
+        self.placer.warm()  # the zygote imports while the rest is built
+        self.store = Store(settings.store_url)
+        upgrade(self.store)
+        self.keys = Keys(settings.data_dir)
+        self.keys.ensure()
+        self.routes = Routes()
+        objects = Objects(settings.buckets)
+        artifacts = Artifacts(settings.artifacts, objects)
+        self.reconciler = Reconciler(self.store, self.placer, self.routes, artifacts.fetch, settings, clock)
+        endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
+        verifier = Verifier(self.keys, settings.limits.clock_skew_seconds)
+        self.lane = Lane(self.routes, verifier, settings.limits)
+        metrics = Metrics(self.routes, self.lane.refused)
+        aws = AwsApi(
+            [
+                SageMaker(self.store, endpoints, settings.partition, clock),
+                Sts(settings.partition),
+                Iam(settings.partition),
+            ]
+        )
+        self.gateway = Gateway(
+            self.lane,
+            verifier,
+            aws,
+            s3_app(settings.buckets, verifier),
+            native_routes(settings),
+            metrics.render,
+            self.ready,
+        )
+
+    def ready(self) -> bool:
+        """Is every endpoint in service that should be?"""
+        return self.reconciler.settled and all(running.healthy for running in self.reconciler.running.values())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self.gateway(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        async with self._background():
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """What runs beside the calls, as long as the server."""
+        loops = [self.reconciler.run(), self.reconciler.expire(), self.lane.sweep(), self._refresh_keys()]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        for task in tasks:
+            task.add_done_callback(_must_not_end)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.remove_done_callback(_must_not_end)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.reconciler.close()
+            await self.placer.close()
+            self.store.close()
+
+    async def _refresh_keys(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(self.keys.refresh)
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our protocol class, our signals and our one line of output."""
+
+    def __init__(self, app: App, listener: socket.socket) -> None:
+        settings = app.settings
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol_class(app.lane),
+                ws="none",
+                loop="uvloop",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+            )
+        )
+        self._listener = listener
+        self._url = f"http://{settings.host}:{listener.getsockname()[1]}"
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets or [self._listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the server: the collector need not look at it again
+        print(f"ready {self._url}", flush=True)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the server in good order, with exit status 0; uvicorn would raise them once more."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    """A background loop that ends is a defect; the server must not go on without it as if nothing had happened."""
+    if not task.cancelled():
+        log.critical("a background loop ended", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((settings.host, settings.port))
+    listener.listen(4096)
+    return listener
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone. The lock goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.pid").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise DataFolderInUse(
+                f"The data folder {folder} belongs to another server (process {lock.read().strip() or 'unknown'}). "
+                "Stop that one, or give this one another --data-dir."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _raise_open_files() -> None:
+    """Each connection and worker takes a file descriptor; the usual soft limit of 1,024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
