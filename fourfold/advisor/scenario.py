@@ -38,13 +38,21 @@ class Scenario:
     """The answer is needed within this time, at the 99th percentile."""
     interactive: bool | None = None
     """Somebody or something waits for each answer (true), or nobody does (false)."""
+    strict_latency: bool | None = None
+    """Every answer has to come at once, the first one after a pause too: "milliseconds", "instantly", "no delay"."""
+    answer_later: bool | None = None
+    """The answer is mailed, notified, polled for or picked up some time after the request."""
     deadline_s: float | None = None
     """Results as a whole are needed within this time (jobs and data sets), e.g. by morning."""
 
     payload_mb: float | None = None
+    large_payload: bool | None = None
+    """Requests are said to be large (videos, scans, big files) and no figure is given."""
     response_mb: float | None = None
     processing_s: float | None = None
     """Time that the model takes for one request."""
+    long_processing: bool | None = None
+    """A request is said to take long (minutes, long-running) and no figure is given."""
     stream: bool | None = None
 
     requests_per_day: float | None = None
@@ -56,6 +64,8 @@ class Scenario:
     idle_tolerated: bool | None = None
     """False: no capacity may be paid for while nothing is asked."""
     tolerates_cold_start: bool | None = None
+    managed: bool | None = None
+    """True: nobody is there to choose, run or scale machines."""
 
     rows: float | None = None
     """Records of a data set that is there as a whole."""
@@ -70,6 +80,8 @@ class Scenario:
     edge: bool | None = None
     """The answer is needed where the network cannot be waited for (vehicles, machines)."""
     multi_model: bool | None = None
+    data_capture: bool | None = None
+    """Inputs and outputs have to be recorded, for Model Monitor or an audit."""
 
     budget_usd: float | None = None
     region: str | None = None

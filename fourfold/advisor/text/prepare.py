@@ -1,0 +1,79 @@
+"""Brings a text into a form that patterns can be matched on, without moving a character.
+
+Offsets in the prepared text are offsets in the original, so that evidence quotes the user's own words. What is not
+evidence is blanked: the options that a question offers, the names of modes that stand side by side to choose from, and
+the mode that is in use today.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_PLAIN = str.maketrans(
+    {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "‑": "-", "−": "-", "\u00a0": " ", "\u2009": " ",
+     "\u202f": " ", "≤": "<", "≥": ">", "\t": " ", "×": "x", "•": "*", "µ": "u"}
+)  # fmt: skip
+
+MODE_NAMES = {
+    "real-time": r"real[ -]?time (?:inference|endpoints?|hosting|hosted|predictions?|deployment|option|mode)"
+    r"|real[ -]?time(?=,? (?:or|and|vs\.?|versus) )|(?<=[:,(] )real[ -]?time(?=,)|hosted endpoints?",
+    "asynchronous": r"async(?:hronous)?(?: inference)?(?: endpoints?| option| mode)?",
+    "batch": r"batch[ -]?(?:transforms?|inference|predictions?|mode|option)(?: jobs?)?|batch(?=,? (?:or|and|vs) )"
+    r"|(?<=[,] )batch(?=,)",
+    "serverless": r"serverless(?: inference)?(?: endpoints?| option| mode)?",
+}
+_MODE_NAME = re.compile("|".join(rf"(?P<m{i}>\b(?:{p})\b)" for i, p in enumerate(MODE_NAMES.values())))
+_TODAY = re.compile(
+    r"\b(?:deployed|currently|uses?|using|used|existing|today|now|at present|until now|so far|runs? on|moved? from|"
+    r"migrat\w+ from|replaces?|instead of|rather than|no longer|has)\b[^.;,]*$"
+)
+_OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
+_SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
+_ENGLISH = re.compile(
+    r"\b(?:the|a|an|of|to|and|in|is|are|for|with|on|at|it|that|per|by|be|no|not|we|our|from|or|must|need\w*|every|each)\b"
+)
+
+
+def prepare(text: str) -> str:
+    """Lower case, plain quotes, dashes and spaces, offered options blanked; exactly as long as `text`."""
+    lower = "".join(low if len(low := c.lower()) == 1 else c for c in text).translate(_PLAIN)
+    lower = _blank_options(lower)
+    for start, end in list(sentences(lower)):
+        lower = _blank_mode_names(lower, start, end)
+    return lower
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of the sentences; a full stop inside a number or a name ends none."""
+    for match in _SENTENCE.finditer(text):
+        if match.group().strip():
+            yield match.span()
+
+
+def looks_english(text: str) -> bool:
+    """Whether at least one word in twelve is a common English one."""
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    return len(_ENGLISH.findall(text.lower())) * 12 >= len(words)
+
+
+def _blank(text: str, start: int, end: int) -> str:
+    return text[:start] + " " * (end - start) + text[end:]
+
+
+def _blank_options(text: str) -> str:
+    """Blanks a list A., B., C. … from its first letter on."""
+    hits = list(_OPTION.finditer(text))
+    for first, second in zip(hits, hits[1:], strict=False):
+        if first["letter"] == "a" and second["letter"] == "b":
+            return _blank(text, first.start(), len(text))
+    return text
+
+
+def _blank_mode_names(text: str, start: int, end: int) -> str:
+    hits = list(_MODE_NAME.finditer(text, start, end))
+    offered = len({hit.lastgroup for hit in hits}) > 1
+    for hit in hits:
+        if offered or _TODAY.search(text, start, hit.start()):
+            text = _blank(text, *hit.span())
+    return text
