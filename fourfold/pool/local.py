@@ -140,8 +140,6 @@ class Zygote:
     def close(self) -> None:
         """End it, and by the parent-death signal its workers."""
         self._lost()
-        self._process.kill()
-        self._process.wait()
 
     def _read(self) -> None:
         while True:
@@ -183,6 +181,8 @@ class Zygote:
         if self._reading:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
+        self._process.kill()
+        self._process.wait()
         forks, self._forks = self._forks, {}
         for forked in forks.values():
             if not forked.done():

@@ -81,7 +81,7 @@ async def ask(fleet: Fleet, body: bytes) -> bytes:
 
 async def eventually(condition) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
             await asyncio.sleep(0.005)
 
 

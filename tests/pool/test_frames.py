@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ from_worker = st.one_of(
 def read(union: object, stream: bytes, cuts: list[int]) -> list[object]:
     reader: FrameReader[object] = FrameReader(union)
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [m for start, stop in zip(edges, edges[1:], strict=False) for m in reader.feed(stream[start:stop])]
+    return [m for start, stop in pairwise(edges) for m in reader.feed(stream[start:stop])]
 
 
 @given(st.lists(to_worker, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
