@@ -60,7 +60,7 @@ def plan(scenario: Scenario, mode: Mode, prices: Prices) -> Plan:
         why = (_impossible(mode, work),)
         return Plan(mode, False, {}, Cost(), {}, why, work.assumptions, scenario=scenario)
     # First what meets the latency; then the cheapest; ties go to the faster, then to the name.
-    size, _ = min(offers, key=lambda offer: _rank(*offer, work))
+    size, _ = min(offers, key=lambda offer: _rank(offer[0], offer[1], work))
     bill = cost.price(size.usages, table)
     reasons = (*_late(size, work), *_dear(bill, work))
     borrowed = (
