@@ -1,6 +1,6 @@
 """What a format and a loaded model are.
 
-A format is found by `registry`, detects its artifact in a folder and loads it inside a worker. What it returns is one of
+A format is found by `registry`, detects its artifact in a folder and loads it inside a worker. It returns one of
 
 Model            answers calls; bytes in, bytes out
 ├── ArrayModel   named arrays in, named arrays out; `codecs` does the bytes. Also what batch feeds columns to.
@@ -13,14 +13,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fourfold.records import Call, Reply
 
-Arrays = dict[str, NDArray[np.generic]]
+if TYPE_CHECKING:  # the gateway reads format descriptions and has no use for numpy's 20 MB
+    import numpy as np
+    from numpy.typing import NDArray
+
+Arrays: TypeAlias = "dict[str, NDArray[np.generic]]"
 """Named arrays that share their first axis, one entry per record."""
 
 
@@ -35,6 +36,8 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    columns: tuple[str, ...] = ()
+    """Names along the second axis, where the model knows them: named columns are put in this order."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"
@@ -54,13 +57,20 @@ class Artifact:
 class Format(Protocol):
     """One kind of artifact."""
 
-    name: str
-    executes_code: bool
-    """True where loading runs code that the artifact brings; `--trusted-only` refuses these."""
-    imports: tuple[str, ...]
-    """Modules that a zygote imports before it forks workers of this format."""
-    extra: str | None
-    """`pip install fourfold[extra]` brings what it needs. None: the base install does."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def executes_code(self) -> bool:
+        """True where loading runs code that the artifact brings; `--trusted-only` refuses these."""
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Modules that a zygote imports before it forks workers of this format. They must start no thread."""
+
+    @property
+    def extra(self) -> str | None:
+        """`pip install fourfold[extra]` brings what it needs. None: the base install does."""
 
     def detect(self, folder: Path) -> bool:
         """Is the artifact in `folder` of this kind? Looks at names and first bytes; imports and runs nothing."""
@@ -88,7 +98,7 @@ class Model(ABC):
             raise RuntimeError(reply.body.decode("utf-8", "replace"))
         yield reply.body
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most models have nothing to close
         """Called once before the worker ends."""
 
 

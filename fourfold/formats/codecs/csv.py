@@ -1,0 +1,168 @@
+"""CSV: one record a line, without a header unless it shows.
+
+A header is there where the media type says so (`text/csv; header=present`), or where the first line has no number
+and the model takes numbers only, or where its cells are the names of the model's inputs or columns. Answers have a
+header only where Accept says `header=present`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from typing import Any
+
+import numpy as np
+
+from fourfold.formats.base import Arrays, Tensor
+from fourfold.formats.codecs import tensors
+from fourfold.formats.codecs.json import plain
+from fourfold.formats.codecs.request import BadRequest, Body, Parameters, Request, text
+
+_MISSING = frozenset(("", "na", "n/a", "null", "none"))
+"""Cells, in lower case, that are NaN in a float input."""
+
+
+def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Request:
+    content = text(body)
+    numeric = all(tensor.dtype != "object" for tensor in inputs)
+    if numeric and '"' not in content and "_" not in content and "header" not in parameters:
+        matrix = _numbers(content, inputs)
+        if matrix is not None:
+            return Request(tensors.from_matrix(matrix, inputs))
+    rows = _rows(content)
+    header = _header(rows[0], parameters, inputs, numeric)
+    if header is not None:
+        rows = rows[1:]
+        if not rows:
+            raise BadRequest("The body has a header and no records.")
+        if len(set(header)) != len(header):
+            raise BadRequest(f"The header names a column twice: {', '.join(header)}.")
+        return Request(_by_header(header, rows, inputs))
+    if numeric:
+        return Request(tensors.from_matrix(_floats(rows), inputs))
+    return Request(_mixed(rows, inputs))
+
+
+def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
+    columns = [array.reshape(len(array), -1) for array in outputs.values()]
+    lines: list[str] = []
+    if parameters.get("header") == "present":
+        lines.append(_line(_column_names(outputs)))
+    if all(array.dtype.kind in "fiu" for array in columns):
+        lists = [array.tolist() for array in columns]
+        rows = lists[0] if len(lists) == 1 else [list(itertools.chain(*parts)) for parts in zip(*lists, strict=True)]
+        lines.extend([",".join([repr(value) for value in row]) for row in rows])
+    else:
+        lines.extend(
+            _line(list(itertools.chain(*parts))) for parts in zip(*[plain(array) for array in columns], strict=True)
+        )
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _column_names(outputs: Arrays) -> list[str]:
+    names: list[str] = []
+    for name, array in outputs.items():
+        width = array.reshape(len(array), -1).shape[1]
+        names.extend([name] if width == 1 else [f"{name}_{index}" for index in range(width)])
+    return names
+
+
+def _line(cells: list[Any]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue()
+
+
+def _numbers(content: str, inputs: tuple[Tensor, ...]) -> Any:
+    """The common case, numbers and nothing else, in one pass. None: it is not that case."""
+    lines = content.split()  # a line of numbers has no spaces
+    if not lines:
+        return None
+    commas = lines[0].count(",")
+    if any(line.count(",") != commas for line in lines):
+        return None
+    whole = all(tensor.dtype[0] in "iu" for tensor in inputs)
+    try:
+        values = list(map(int if whole else float, ",".join(lines).split(",")))
+        return np.array(values, dtype=np.int64 if whole else np.float64).reshape(len(lines), commas + 1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _rows(content: str) -> list[list[str]]:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(content), strict=True, skipinitialspace=True) if row]
+    except csv.Error as error:
+        raise BadRequest(f"The body is not valid CSV: {error}.") from None
+    if not rows:
+        raise BadRequest("The body has no records; send at least one.")
+    width = len(rows[0])
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise BadRequest(f"Line {number} of the CSV has {len(row)} cells where the first has {width}.")
+    return rows
+
+
+def _header(first: list[str], parameters: Parameters, inputs: tuple[Tensor, ...], numeric: bool) -> list[str] | None:
+    cells = [cell.strip() for cell in first]
+    stated = parameters.get("header")
+    if stated is not None:
+        return cells if stated == "present" else None
+    names = {tensor.name for tensor in inputs} | {name for tensor in inputs for name in tensor.columns}
+    if set(cells) <= names:
+        return cells
+    return cells if numeric and not any(_is_number(cell) or cell.lower() in _MISSING for cell in cells) else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _by_header(header: list[str], rows: list[list[str]], inputs: tuple[Tensor, ...]) -> Arrays:
+    cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    kinds = {tensor.name: tensor.dtype for tensor in inputs}
+    default = inputs[0].dtype if len(inputs) == 1 else "float64"
+    columns: dict[str, Any] = {}
+    for name, values in cells.items():
+        if kinds.get(name, default) == "object":
+            columns[name] = np.array(values, dtype=object)
+        else:
+            columns[name] = _floats([[value] for value in values])[:, 0]
+    return tensors.from_columns(columns, inputs)
+
+
+def _mixed(rows: list[list[str]], inputs: tuple[Tensor, ...]) -> Arrays:
+    """Columns without names, some of them strings: from the left, as many as each input has."""
+    table = np.array(rows, dtype=object)
+    if len(inputs) == 1:
+        return tensors.from_matrix(table, inputs)
+    widths = [tensors.record_size(tensor) for tensor in inputs]
+    if None in widths or sum(width or 0 for width in widths) != table.shape[1]:
+        raise BadRequest(
+            f"The model has the inputs {tensors.describe(inputs)}; {table.shape[1]} columns without a header cannot "
+            "be told apart."
+        )
+    arrays: Arrays = {}
+    start = 0
+    for tensor, width in zip(inputs, widths, strict=True):
+        part = table[:, start : start + (width or 0)]
+        start += width or 0
+        arrays |= tensors.from_matrix(part if tensor.dtype == "object" else _floats(part.tolist()), (tensor,))
+    return arrays
+
+
+def _floats(rows: list[list[str]]) -> Any:
+    return np.array([[_number(cell, number) for cell in row] for number, row in enumerate(rows, 1)], dtype=np.float64)
+
+
+def _number(cell: str, line: int) -> float:
+    if _is_number(cell):
+        return float(cell)
+    if cell.strip().lower() in _MISSING:
+        return float("nan")
+    raise BadRequest(f"Record {line} of the CSV has {cell[:60]!r} where the model takes a number.")

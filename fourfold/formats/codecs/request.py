@@ -1,0 +1,44 @@
+"""What a decoded call is, and how decoding fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fourfold.formats.base import Arrays, Tensor
+
+Body = bytes | bytearray | memoryview
+Parameters = Mapping[str, str]
+"""Of a media type: `header=present` in `text/csv; header=present`."""
+
+
+class BadRequest(Exception):
+    """A call that costs only itself. `status`: 400 content, 406 Accept, 415 content type."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call's arrays, checked against the model's inputs."""
+
+    arrays: Arrays
+    by_column: bool = False
+    """JSON only. True: asked as `{"inputs": …}`, so that the answer is `{"outputs": …}`, whole arrays by name."""
+
+
+Decode = Callable[[Body, Parameters, tuple[Tensor, ...]], Request]
+Encode = Callable[[Arrays, Request, Parameters], bytes]
+
+
+def text(body: Body) -> str:
+    """The body as UTF-8, a byte order mark left out. Raises BadRequest naming the byte that is not."""
+    try:
+        return bytes(body).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"The body must be UTF-8 text; byte {error.start} is 0x{bytes(body)[error.start]:02x} ({error.reason})."
+        ) from None
