@@ -15,7 +15,7 @@ help:
 	@echo "make clean   remove .venv and what the tools left"
 
 demo: .venv/ready
-	@$(BIN)/python examples/01_first_endpoint.py
+	@$(BIN)/python examples/01-first-endpoint.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n auto --dist worksteal

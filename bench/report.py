@@ -45,8 +45,8 @@ def write(run: dict[str, Any]) -> None:
     """Write the section `realtime` from a complete run."""
     records, about, versions = run["records"], run["about"], run["versions"]
     parts = [
-        f"Measured on {about['date']}: {about['machine']}, Python {about['python']}. Load: {about['generator']}, closed "
-        f"loop, keep-alive, {about['seconds']:g} s a stretch, on the same cores as the servers. Medians of "
+        f"Measured on {about['date']}: {about['machine']}, Python {about['python']}. Load: {about['generator']}, "
+        f"closed loop, keep-alive, {about['seconds']:g} s a stretch, on the same cores as the servers. Medians of "
         f"{about['rounds']} rounds in which the servers took turns, least and most in brackets. One row a request, one "
         "worker, ONNX Runtime with one thread everywhere.",
         "### `fraud`: 100 boosted trees, 30 floats, JSON: successful requests/s",

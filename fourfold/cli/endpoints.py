@@ -152,6 +152,7 @@ def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir =
 @app.command()
 def logs(
     name: Name,
+    tail: Annotated[int, typer.Option(help="Lines of each worker, from its last.", min=1)] = 200,
     json: Json = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until interrupted.")] = False,
     url: Url = URL,
@@ -159,19 +160,16 @@ def logs(
 ) -> None:
     """Print what the endpoint's workers wrote to standard output and error."""
     server = Server(url, data_dir)
+    text = server.get(f"/fourfold/endpoints/{name}/logs?tail={tail}")
     if json:
-        print_json({"EndpointName": name, "Logs": server.get(f"/fourfold/endpoints/{name}/logs")})
+        print_json({"EndpointName": name, "Logs": text})
         return
-    seen = ""
-    while True:
-        text = server.get(f"/fourfold/endpoints/{name}/logs")
-        new = text[len(seen) :] if text.startswith(seen) else text
-        sys.stdout.write(new)
-        sys.stdout.flush()
-        seen = text
-        if not follow:
-            return
+    _write(text.encode())
+    while follow:
         time.sleep(1)
+        newer = server.get(f"/fourfold/endpoints/{name}/logs?tail={tail}")
+        _write(_added(text, newer).encode())
+        text = newer
 
 
 @app.command()
@@ -392,10 +390,19 @@ def _print_stream(answer: dict[str, Any], json: bool) -> None:
         _end_line()
 
 
+def _added(before: str, now: str) -> str:
+    """What a log has got since it was read, where its beginning may have moved out of sight."""
+    if now.startswith(before):
+        return now[len(before) :]
+    end = before[-500:]
+    at = now.rfind(end)
+    return now if at < 0 else now[at + len(end) :]
+
+
 def _write(content: bytes) -> None:
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
-    if not content.endswith(b"\n"):
+    if content and not content.endswith(b"\n"):
         _end_line()
 
 

@@ -134,12 +134,17 @@ def list_keys(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
 
 @keys.command("delete")
 def delete_key(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The access key id.")], data_dir: DataDir = DATA_DIR
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The access key id.")],
+    data_dir: DataDir = DATA_DIR,
+    json: Json = False,
 ) -> None:
     """Delete a key. A running server refuses it from then on."""
     if not _keys(data_dir).delete(key_id):
         raise CommandError(f"there is no key {key_id} in {data_dir}: see fourfold keys list")
-    print(f"deleted {key_id}")
+    if json:
+        print_json({"access_key_id": key_id, "deleted": True})
+    else:
+        print(f"deleted {key_id}")
 
 
 def _keys(data_dir: Path) -> Keys:

@@ -1,0 +1,180 @@
+"""Writes the pages of docs/reference that the code itself knows best; `--check` says which are out of date.
+
+    python docs/generate.py            # or: make docs
+    python docs/generate.py --check    # in: make check
+
+Each page is a function without arguments that returns its Markdown, listed in `PAGES`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fourfold import config
+from fourfold.cli import app
+from fourfold.config import Limits, Settings
+
+REFERENCE = Path(__file__).parent / "reference"
+MADE = "<!-- Made by docs/generate.py from the code: change that. -->"
+
+FLAGS = {
+    "data_dir": "--data-dir",
+    "host": "--host",
+    "port": "--port",
+    "log_level": "--log-level",
+    "grace_seconds": "--grace",
+    "trusted_only": "--trusted-only",
+    "partition": "--account",
+    "payload_bytes": "--max-payload",
+}
+"""The option of `fourfold serve` that sets a field."""
+
+
+def main() -> None:
+    """Write the pages, or with --check exit with 1 where one differs from what would be written."""
+    stale = [name for name, page in PAGES.items() if _differs(REFERENCE / name, page())]
+    if "--check" not in sys.argv[1:]:
+        for name in stale:
+            (REFERENCE / name).write_text(PAGES[name]())
+            print(f"wrote docs/reference/{name}")
+    elif stale:
+        sys.exit(f"out of date: {', '.join(f'docs/reference/{name}' for name in stale)}. Run: make docs")
+
+
+def commands() -> str:
+    """The command line: every command with its arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [MADE, "# Command line", _paragraphs(root.help), _EXIT]
+    for path, command in _walk(root, ["fourfold"]):
+        usage = [*path, "[OPTIONS]", *(_metavar(one) for one in command.params if _is_argument(one))]
+        parts += [f"## {' '.join(path)}", f"```text\n{' '.join(usage)}\n```", _paragraphs(command.help)]
+        rows = [_parameter(one) for one in command.params if one.name != "help"]
+        if rows:
+            parts.append(_table(("", "default", "meaning"), rows))
+    return "\n\n".join(parts) + "\n"
+
+
+_EXIT = (
+    "A command that fails prints one line on standard error and exits with 1; a wrong command line exits with 2. "
+    "Commands other than `serve`, `env` and `keys` call the server at `AWS_ENDPOINT_URL`, with the keys of the "
+    "environment or else of the data folder."
+)
+
+
+def settings() -> str:
+    """The server's settings: each field of Settings and Limits."""
+    parts = [MADE, "# Settings", _SETTINGS]
+    for group, heading in ((Settings, "Server"), (Limits, "Limits")):
+        meanings = _meanings(group)
+        rows = [
+            (f"`{field.name}`", _flag(field.name), _default(field), meanings.get(field.name) or _help(field.name))
+            for field in dataclasses.fields(group)
+            if field.name != "limits"
+        ]
+        parts += [f"## {heading}", _table(("setting", "option of `serve`", "default", "meaning"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+_SETTINGS = (
+    "`fourfold serve` fills them from its options; a program that starts the server itself passes "
+    "`fourfold.config.Settings`. The region is `AWS_DEFAULT_REGION`, or us-east-1."
+)
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": commands, "settings.md": settings}
+
+
+def _walk(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """Each command that can be run, groups resolved, in the order of --help."""
+    for name, child in getattr(command, "commands", {}).items():
+        if hasattr(child, "commands"):
+            yield from _walk(child, [*path, name])
+        else:
+            yield [*path, name], child
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    if _is_argument(parameter):
+        shown = _metavar(parameter)
+    else:
+        value = "" if parameter.is_flag else f" {_metavar(parameter)}"
+        shown = ", ".join([*parameter.opts, *parameter.secondary_opts]) + value
+    return f"`{shown}`".replace("|", "\\|"), _shown_default(parameter), _with_variable(parameter)
+
+
+def _is_argument(parameter: Any) -> bool:
+    return str(parameter.param_type_name) == "argument"
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _shown_default(parameter: Any) -> str:
+    if parameter.required:
+        return "needed"
+    if parameter.default in (None, False, []):
+        return ""
+    return f"`{parameter.opts[0] if parameter.default is True else parameter.default}`"
+
+
+def _with_variable(parameter: Any) -> str:
+    variable = f" Environment: `{parameter.envvar}`." if parameter.envvar else ""
+    return f"{parameter.help or ''}{variable}"
+
+
+def _paragraphs(text: str | None) -> str:
+    return inspect.cleandoc(text or "")
+
+
+def _flag(field: str) -> str:
+    return f"`{FLAGS[field]}`" if field in FLAGS else ""
+
+
+def _help(field: str) -> str:
+    """What `serve --help` says about a field that its own line in the code says nothing about."""
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    return next((one.help for one in serve.params if FLAGS.get(field) in one.opts), "")
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    if field.name == "partition":
+        return f"`{value.region}`, `{value.account}`"
+    return f"`{value:,}`" if isinstance(value, int) and not isinstance(value, bool) and value > 9999 else f"`{value}`"
+
+
+def _meanings(group: type) -> dict[str, str]:
+    """The line under each field, by the field's name."""
+    tree = next(one for one in ast.parse(inspect.getsource(config)).body if getattr(one, "name", "") == group.__name__)
+    body = getattr(tree, "body", [])
+    return {
+        field.target.id: " ".join(note.value.value.split())
+        for field, note in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(note, ast.Expr)
+        and isinstance(note.value, ast.Constant)
+        and isinstance(note.value.value, str)
+    }
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    headings = list(headings)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows))
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.exists() or path.read_text() != text
+
+
+if __name__ == "__main__":
+    main()
