@@ -83,7 +83,9 @@ def _serverless(s: Scenario) -> Iterator[Reason]:
     yield from _payload(s, "serverless-payload")
     yield from _processing(s, "serverless-processing")
     if s.memory_gb is not None and s.memory_gb * 1000 > limit("serverless-memory").greatest:
-        yield _broken("serverless-memory", "The model needs more memory than a serverless endpoint has", f"{s.memory_gb:g} GB")
+        yield _broken(
+            "serverless-memory", "The model needs more memory than a serverless endpoint has", f"{s.memory_gb:g} GB"
+        )
     if s.gpu:
         yield _broken("serverless-gpu", "Serverless endpoints have no GPU", "GPU")
     if s.vpc:
@@ -128,7 +130,11 @@ def _asynchronous(s: Scenario) -> Iterator[Reason]:
 
 
 def _batch(s: Scenario) -> Iterator[Reason]:
-    if _strict(s) or (s.latency_p99_ms is not None and s.latency_p99_ms <= 60_000) or (s.interactive and not s.whole_dataset):
+    if (
+        _strict(s)
+        or (s.latency_p99_ms is not None and s.latency_p99_ms <= 60_000)
+        or (s.interactive and not s.whole_dataset)
+    ):
         yield Reason(
             "batch-latency",
             "A transform job starts its instances first and has no endpoint that could answer.",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from fourfold.advisor.limits import STRICT_BELOW_MS, limit, violations
+from fourfold.advisor.limits import STRICT_BELOW_MS, Reason, limit, violations
 from fourfold.advisor.scenario import Mode, Scenario
 
 RARE_PER_DAY = 1500.0
@@ -49,6 +49,8 @@ class Question:
     no: Node
     if_yes: Mapping[str, Any] = field(default_factory=dict)
     if_no: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    """The members of the scenario that can answer it."""
 
     def answered(self, scenario: Scenario, yes: bool) -> Scenario:
         """The scenario with a plain answer to this question put in."""
@@ -126,7 +128,9 @@ def _data_set(s: Scenario) -> Answer:
     if waits or arrives or s.answer_later or s.payload_mb or s.processing_s or s.pattern:
         shown = _because(s, "interactive", "latency_p99_ms", "strict_latency", "stream", "requests_per_day", "pattern")
         return Answer(False, shown or "requests come one at a time")
-    return Answer(False, "nothing says that the input is a stored data set; requests are taken to come one at a time", True)
+    return Answer(
+        False, "nothing says that the input is a stored data set; requests are taken to come one at a time", True
+    )
 
 
 def _too_much(s: Scenario) -> Answer:
@@ -214,6 +218,17 @@ TREE: Node = Question(
     "data_set",
     "Is the input a data set that is there as a whole, with nobody waiting for single answers?",
     _data_set,
+    reads=(
+        "whole_dataset",
+        "rows",
+        "dataset_gb",
+        "runs_per_month",
+        "interactive",
+        "latency_p99_ms",
+        "requests_per_day",
+        "requests_per_second",
+        "trace",
+    ),
     if_yes={"whole_dataset": True, "interactive": False},
     if_no={"whole_dataset": False},
     yes=_BATCH,
@@ -221,12 +236,14 @@ TREE: Node = Question(
         "too_much",
         f"Is a request larger than {_SYNC_MB}, or does it take longer than {_SYNC_S}?",
         _too_much,
+        reads=("payload_mb", "processing_s", "large_payload", "long_processing"),
         if_yes={"large_payload": True, "long_processing": True},
         if_no={"large_payload": False, "long_processing": False},
         yes=Question(
             "beyond_queue",
             f"Is a request larger than {_QUEUE_GB}, or does it take longer than {_QUEUE_S}?",
             _beyond_queue,
+            reads=("payload_mb", "processing_s"),
             if_yes={"payload_mb": 1000.1 + limit("asynchronous-payload").greatest},
             yes=_BATCH,
             no=_ASYNCHRONOUS,
@@ -235,6 +252,7 @@ TREE: Node = Question(
             "at_once",
             f"Must every answer come at once (within {STRICT_BELOW_MS / 1000:g} s), the first one after a pause too?",
             _at_once,
+            reads=("strict_latency", "latency_p99_ms", "tolerates_cold_start", "stream", "edge"),
             if_yes={"strict_latency": True, "tolerates_cold_start": False},
             if_no={"strict_latency": False, "tolerates_cold_start": True},
             yes=_REAL_TIME,
@@ -242,6 +260,7 @@ TREE: Node = Question(
                 "later",
                 "Is the answer fetched, mailed or notified some time after the request?",
                 _later,
+                reads=("answer_later", "interactive", "deadline_s"),
                 if_yes={"answer_later": True, "interactive": False},
                 if_no={"answer_later": False, "interactive": True},
                 yes=_ASYNCHRONOUS,
@@ -249,18 +268,21 @@ TREE: Node = Question(
                     "idle",
                     "Does traffic come only now and then, or must nothing be paid while nothing is asked?",
                     _idle,
+                    reads=("pattern", "idle_tolerated", "requests_per_day"),
                     if_yes={"pattern": "intermittent", "idle_tolerated": False},
                     if_no={"pattern": "steady"},
                     yes=Question(
                         "fits",
                         f"Does a request fit a serverless endpoint ({_FITS})?",
                         _fits,
+                        reads=("payload_mb", "processing_s", "memory_gb", "gpu"),
                         if_no={"gpu": True},
                         yes=_SERVERLESS,
                         no=Question(
                             "caller_waits",
                             "Does the caller wait for the answer on the same connection?",
                             _caller_waits,
+                            reads=("interactive", "latency_p99_ms"),
                             if_yes={"interactive": True},
                             if_no={"interactive": False},
                             yes=_REAL_TIME,
@@ -274,3 +296,51 @@ TREE: Node = Question(
     ),
 )
 """The tree."""
+
+_DEPLOY = "AWS developer guide, https://docs.aws.amazon.com/sagemaker/latest/dg/deploy-model.html (deploy-model.md)"
+_ALL_MONTH = "A real-time endpoint is paid for every hour of the month"
+_JOB = "a transform job reads a whole data set, has no endpoint and answers no single request"
+
+
+def _guidance(code: str, text: str, made_for: str) -> Reason:
+    return Reason(code, text, made_for, "", _DEPLOY)
+
+
+GUIDANCE: Mapping[tuple[Mode, Mode], Reason] = {
+    ("real-time", "batch"): _guidance(
+        "no-endpoint-needed", f"{_ALL_MONTH}; here nobody waits for single answers.", "interactive requests"
+    ),
+    ("real-time", "asynchronous"): _guidance(
+        "caller-need-not-wait", f"{_ALL_MONTH}, and the caller would have to hold the connection.", "low latency"
+    ),
+    ("real-time", "serverless"): _guidance(
+        "idle-cost", f"{_ALL_MONTH}, also while nothing is asked.", "sustained traffic"
+    ),
+    ("batch", "real-time"): _guidance("one-by-one", f"Each answer is needed on its own; {_JOB}.", "whole data sets"),
+    ("batch", "asynchronous"): _guidance("one-by-one", f"Requests come one at a time; {_JOB}.", "whole data sets"),
+    ("batch", "serverless"): _guidance("one-by-one", f"Requests come now and then; {_JOB}.", "whole data sets"),
+    ("asynchronous", "real-time"): _guidance(
+        "caller-waits", "Requests are queued and answers are picked up from S3, which a waiting caller cannot do.",
+        "large payloads and long processing",
+    ),
+    ("asynchronous", "batch"): _guidance(
+        "data-set", "Every record would be a request of its own; a transform job splits the data set itself.",
+        "single large requests",
+    ),
+    ("asynchronous", "serverless"): _guidance(
+        "caller-waits", "Requests are queued, and an instance that was scaled to zero takes minutes to start.",
+        "large payloads and long processing",
+    ),
+    ("serverless", "real-time"): _guidance(
+        "steady-traffic", "It is made for intermittent traffic that tolerates cold starts.", "intermittent traffic"
+    ),
+    ("serverless", "batch"): _guidance(
+        "data-set", "Every record would be a billed request; a transform job runs over the whole data set.",
+        "intermittent requests",
+    ),
+    ("serverless", "asynchronous"): _guidance(
+        "caller-need-not-wait", "The caller would hold the connection; there is no queue and no notification.",
+        "intermittent requests that are answered at once",
+    ),
+}  # fmt: skip
+"""Why AWS's guidance prefers the second mode to the first where no limit is broken."""

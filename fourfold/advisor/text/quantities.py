@@ -34,7 +34,9 @@ _TIME = r"(?P<time>microseconds?|us|milli-?seconds?|msecs?|ms|seconds?|secs?|s|m
 _PER = r"(?:working |business |busy |week|work|single |school )?(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|week|month|quarter|year|weekend|afternoon|evening|morning|season)s?"
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?![\w])(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
-_PLURAL = re.compile(r"(?<![\w-])(?:many |some |single-digit |double-digit |mere )?(?P<unit>milliseconds|seconds|minutes|hours|days|weeks|months)(?!\w)")
+_PLURAL = re.compile(
+    r"(?<![\w-])(?:many |some |single-digit |double-digit |mere )?(?P<unit>milliseconds|seconds|minutes|hours|days|weeks|months)(?!\w)"
+)
 _SIZE = re.compile(
     rf"(?P<n>{NUMBER})[ -]?(?P<unit>[kmgtp]i?b|kilobytes?|megabytes?|gigabytes?|terabytes?|petabytes?|megs?|gigs?|bytes?)(?![\w])"
 )
@@ -47,17 +49,19 @@ _RATE = re.compile(
 _ON_DAYS = re.compile(
     rf"(?P<n>{_COUNTABLE})(?: (?:or|to) {NUMBER})? (?P<what>{_WORDS})?(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?) ?(?P<per>day|night|week|weekend|evening)?s?(?!\w)"
 )
-_DAILY = re.compile(
-    rf"(?P<n>{_COUNTABLE}) (?:[a-z-]+ )?(?P<per>hourly|daily|weekly|monthly|yearly)(?!\w)"
+_DAILY = re.compile(rf"(?P<n>{_COUNTABLE}) (?:[a-z-]+ )?(?P<per>hourly|daily|weekly|monthly|yearly)(?!\w)")
+_ABBREVIATED = re.compile(
+    rf"(?P<n>{NUMBER}) ?(?:rps|qps|tps|hz|fps|(?:req\w*|queries|transactions|calls)? ?/ ?s(?:ec(?:ond)?)?)(?!\w)"
 )
-_ABBREVIATED = re.compile(rf"(?P<n>{NUMBER}) ?(?:rps|qps|tps|hz|fps|(?:req\w*|queries|transactions|calls)? ?/ ?s(?:ec(?:ond)?)?)(?!\w)")
 _PERIOD = re.compile(
     rf"(?<!\w)(?:(?:once |one )?(?:every|each)) (?:(?P<n>(?:few|couple of|several|other|{NUMBER})) )?(?:or \w+ )?(?P<unit>microseconds?|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|quarters?|years?)(?! of the day)(?!\w)"
 )
 _MONEY = re.compile(
     rf"(?:(?:usd|us\$|\$|€|eur) ?(?P<n>{NUMBER})|(?P<n2>{NUMBER})(?: us)? (?:dollars?|usd|bucks|euros?|eur))(?: (?:per|a|each|/) ?(?P<per>day|week|month|year))?"
 )
-_COUNT = re.compile(rf"(?P<n>{NUMBER})(?: (?!(?:times?|o'clock|a\.?m|p\.?m|cents?|percent|gpus?|cpus?|cores?)\b)(?P<what>[a-z][a-z'-]+(?: [a-z'-]+)?))")
+_COUNT = re.compile(
+    rf"(?P<n>{NUMBER})(?: (?!(?:times?|o'clock|a\.?m|p\.?m|cents?|percent|gpus?|cpus?|cores?)\b)(?P<what>[a-z][a-z'-]+(?: [a-z'-]+)?))"
+)
 _PERIODS = {"hourly": 3600, "daily": 86400, "weekly": 604800, "monthly": 2592000, "yearly": 31536000}
 _TIMES = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 _VAGUE_NUMBERS = {"few": 3.0, "couple of": 2.0, "several": 4.0, "other": 2.0}
@@ -99,9 +103,7 @@ def quantities(text: str) -> list[Quantity]:
 
 def _money(text: str) -> list[Quantity]:
     months = {"day": 30.0, "week": 30 / 7, "month": 1.0, "year": 1 / 12, None: 1.0}
-    return [
-        Quantity("money", value_of(m["n"] or m["n2"]) * months[m["per"]], *m.span()) for m in _MONEY.finditer(text)
-    ]
+    return [Quantity("money", value_of(m["n"] or m["n2"]) * months[m["per"]], *m.span()) for m in _MONEY.finditer(text)]
 
 
 def _sizes(text: str) -> list[Quantity]:
@@ -118,7 +120,9 @@ def _rates(text: str) -> list[Quantity]:
     found = [Quantity("rate", value_of(m["n"]), *m.span(), per=1.0) for m in _ABBREVIATED.finditer(text)]
     for m in _RATE.finditer(text):
         n = _TIMES.get(m["n"]) or value_of(m["n"])
-        if any(unit.rstrip("s") in SECONDS for unit in re.split(r"[ -]", m["what"]) if unit):  # "an hour each night" is a duration
+        if any(
+            unit.rstrip("s") in SECONDS for unit in re.split(r"[ -]", m["what"]) if unit
+        ):  # "an hour each night" is a duration
             continue
         what = m["what"].strip() or ("times" if m["n"] in _TIMES else "")
         found.append(Quantity("rate", n / unit_seconds(m["per"]), *m.span(), what=what, per=unit_seconds(m["per"])))

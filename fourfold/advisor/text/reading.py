@@ -215,8 +215,10 @@ def _decide_wishes(facts: Facts, weights: Weights) -> None:
         facts.set("tolerates_cold_start", False, weights.words("cold_bad"))
     elif weights["cold_ok"] + weights["relaxed"] >= 2 and facts.values.get("whole_dataset") is not True:
         facts.set("tolerates_cold_start", True, weights.words("cold_ok", "relaxed"))
-    if weights["strict"] >= 2 and weights["strict"] > weights["relaxed"] + weights["cold_ok"] and not (
-        facts.values.get("whole_dataset") or facts.values.get("answer_later")
+    if (
+        weights["strict"] >= 2
+        and weights["strict"] > weights["relaxed"] + weights["cold_ok"]
+        and not (facts.values.get("whole_dataset") or facts.values.get("answer_later"))
     ):
         facts.set("strict_latency", True, weights.words("strict"))
     if weights["managed"]:

@@ -13,11 +13,6 @@ Role = Literal[
     "records", "concurrency", "ignored",
 ]  # fmt: skip
 
-_BOUND = (
-    r"(?:within|under|below|in (?:less|under) ?(?:than)?|less than|fewer than|at most|no (?:more|longer|higher|later|slower) than|"
-    r"faster than|quicker than|not (?:exceed|take more than|take longer than)|exceed|up to|maximum(?: of)?|max|<|<=|above|"
-    r"longer than|slower than|beyond|later than|more than|every|each|over|after|stay below|of|to|by|than)"
-)
 _LATENCY_BEFORE = re.compile(
     r"(?:latenc\w+|respon[ds]\w*|response times?|answer\w*|repl\w+|p ?\d\d(?:th)?|percentile|within|in|under|below|less than|at most|"
     r"no (?:more|longer|higher|later|slower) than|faster than|not (?:exceed|take more|take longer)|slower than|longer than|anything above|"
@@ -42,15 +37,20 @@ _LATER_AFTER = re.compile(r"^ (?:\w+ ){0,1}?(?:later|afterwards|after (?:the|upl
 _ALLOWED_BEFORE = re.compile(
     r"(?:(?:may|can|could|allowed|allows?|there (?:are|is)|has|have|has to be|within|in|due in|by|deadline|until|over|project has|expect\w*|needed)\b)[^.;]{0,30}$"
 )
-_ALLOWED_AFTER = re.compile(r"^ (?:for it|(?:\w+ ){0,3}(?:is|are) (?:\w+ )?(?:fine|enough|ok|okay|acceptable|quick enough|normal|tolerable)|will do|is quick|is soon)")
+_ALLOWED_AFTER = re.compile(
+    r"^ (?:for it|(?:\w+ ){0,3}(?:is|are) (?:\w+ )?(?:fine|enough|ok|okay|acceptable|quick enough|normal|tolerable)|will do|is quick|is soon)"
+)
 _JOB_BEFORE = re.compile(r"(?:\b(?:job|run|scoring|batch|whole|all|it all|everything|simulation|pass)\b)[^.;]{0,30}$")
 _SILENCE = re.compile(
     r"(?:quiet|idle|silen\w+|nothing|none|nobody|never|pass\w*|some|in other|other|exam|between\w*|unused|dribbl\w*|pause\w*|stretch\w*|phases|for)[^.;,]{0,24}$"
 )
 _COLD = re.compile(r"(?:first|pause|cold|start ?up|warm\w*|accept\w*|delay of|wait of|tolerat\w*)[^.;]{0,40}$")
 _COLD_AFTER = re.compile(r"^[^.;]{0,30}(?:first|cold start|start ?up|warm ?up)")
+_BILLED = re.compile(r"(?:bill\w*|charged|pay\w*|priced?)[^.;]{0,24}$")
 _AGE = re.compile(r"(?:last|past|previous|of the|over the)(?: \w+)? ?$")
-_WEIGHTS_BEFORE = re.compile(r"(?:model|weights|memory|ram|artifact|network|checkpoint|container|image size)(?: \w+){0,3} (?:of|with|has|is|needs|requires|takes|in|size of|about|around|up to)?(?: \w+){0,2} ?$")
+_WEIGHTS_BEFORE = re.compile(
+    r"(?:model|weights|memory|ram|artifact|network|checkpoint|container|image size)(?: \w+){0,3} (?:of|with|has|is|needs|requires|takes|in|size of|about|around|up to)?(?: \w+){0,2} ?$"
+)
 _WEIGHTS_AFTER = re.compile(
     r"^ ?(?:in memory|(?:of )?(?:memory|ram|weights|vram|gpu memory)|(?:\w+ ){0,3}(?:model|classifier|network|checkpoint|transformer|encoder|artifact|llm|forest)\b)"
 )
@@ -89,6 +89,8 @@ def _duration(seconds: float, before: str, after: str) -> Role:
     if seconds >= 86400 * 2 and (_AGE.search(before) or after.startswith((" of radiology", " of data", " of history"))):
         return "ignored"
     near = before[-34:]
+    if _BILLED.search(near):
+        return "ignored"
     processing = _PROCESSING_BEFORE.search(near) is not None
     if _PROCESSING_AFTER.match(after):
         return "processing"
