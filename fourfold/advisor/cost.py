@@ -79,6 +79,14 @@ class Charge:
     """The allowance that may reduce it; empty where the usage is outside the free tier."""
 
 
+@dataclass(frozen=True)
+class Grant:
+    """The part of a charge that is free."""
+
+    quantity: Decimal = Decimal(0)
+    source: str = ""
+
+
 def price(usages: Usage | Iterable[Usage], prices: Prices) -> Cost:
     """The bill of one usage or several.
 
@@ -219,10 +227,11 @@ def _allowance(prices: Prices, key: str) -> Allowance | None:
     return next((a for a in prices.allowances if a.key == key), None)
 
 
-def _share(charges: list[Charge], allowances: Iterable[Allowance]) -> list[Decimal]:
-    """How much of each charge is free, in the charge's own units."""
+def _share(charges: list[Charge], allowances: Iterable[Allowance]) -> list[Grant]:
+    """What of each charge is free."""
+    sources = {a.key: a.source for a in allowances}
     left = {a.key: a.quantity for a in allowances}
-    granted = [Decimal(0)] * len(charges)
+    granted = [Grant() for _ in charges]
 
     def worth(index: int) -> Decimal:
         charge = charges[index]
@@ -233,22 +242,21 @@ def _share(charges: list[Charge], allowances: Iterable[Allowance]) -> list[Decim
         taken = min(left.get(charge.free_key, Decimal(0)), charge.quantity / charge.free_units)
         if taken:
             left[charge.free_key] -= taken
-            granted[index] = taken * charge.free_units
+            granted[index] = Grant(taken * charge.free_units, sources[charge.free_key])
     return granted
 
 
-def _lines(charge: Charge, granted: Decimal) -> Iterator[Line]:
-    first = charge.tiers[0]
-    if granted:
-        free = replace(first, usd=Decimal(0))
-        yield _line(f"{charge.item}, free tier", granted, free)
-    rest = charge.quantity - granted
-    if not rest and granted:
-        return
-    for tier, upper in zip(charge.tiers, [*(t.above for t in charge.tiers[1:]), None], strict=True):
+def _lines(charge: Charge, granted: Grant) -> Iterator[Line]:
+    if granted.quantity:
+        free = replace(charge.tiers[0], usd=Decimal(0), source=granted.source, source_date="")
+        yield _line(f"{charge.item}, free tier", granted.quantity, free)
+        if granted.quantity == charge.quantity:
+            return
+    for tier, following in zip(charge.tiers, (*charge.tiers[1:], None), strict=True):
         # A tier counts what was used before it, the free amount included.
-        begin, end = max(granted, tier.above), charge.quantity if upper is None else min(charge.quantity, upper)
-        if end > begin or (tier is first and not charge.quantity):
+        begin = max(granted.quantity, tier.above)
+        end = min(charge.quantity, following.above) if following else charge.quantity
+        if end > begin or (tier is charge.tiers[0] and not charge.quantity):
             yield _line(charge.item, end - begin, tier)
 
 

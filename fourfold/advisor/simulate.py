@@ -56,7 +56,7 @@ class Outcome:
     """Requests that waited past their time to live."""
     cold_starts: int = 0
     instance_seconds: float = 0.0
-    """Capacity that was up, summed over instances: what is billed."""
+    """Capacity that was up until the last answer, summed over instances: what is billed."""
     busy_seconds: float = 0.0
     """Of it, seconds in which a worker worked, summed over workers."""
     span_s: float = 0.0
@@ -460,14 +460,13 @@ def _endpoint(size: Sizing, arrivals: Times, work: workload.Workload) -> Outcome
 
 
 def _batch(size: Sizing, items: float) -> Outcome:
-    """A run's items are all there at second 0; work begins when the instances are up."""
+    """A run's items are all there at second 0; work begins when the instances are up, answers are there when it ends."""
     count = min(int(items), 1_000_000)
     outcome = constant(np.zeros(count), size.service_s * (items / count if count else 1), size.count * size.concurrency)
-    shifted = outcome.latency_s + INSTANCE_START_S
     span = outcome.span_s + INSTANCE_START_S
     return Outcome(
-        shifted,
-        shifted - size.service_s,
+        np.full(count, span),
+        outcome.wait_s + INSTANCE_START_S,
         instance_seconds=span * size.count,
         busy_seconds=outcome.busy_seconds,
         span_s=span,

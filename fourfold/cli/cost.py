@@ -30,11 +30,21 @@ def cost(
     if as_json:
         print_json(answer.plain())
         return
+    sources = list(dict.fromkeys(line.source for line in answer.lines))
     print_table(
         ("item", "quantity", "unit", "price USD", "cost USD", "source"),
         [
-            (x.item, bill.plain(round(x.quantity, 6)), x.unit, bill.plain(x.price_usd), f"{x.cost_usd:,.6f}", x.source)
-            for x in answer.lines
+            (
+                line.item,
+                bill.plain(round(line.quantity, 6)),
+                line.unit,
+                bill.plain(line.price_usd),
+                f"{line.cost_usd:,.6f}",
+                f"({sources.index(line.source) + 1})",
+            )
+            for line in answer.lines
         ],
     )
+    for number, source in enumerate(sources, 1):
+        print(f"({number}) {source}")
     print(f"total: {answer.total:,.2f} USD a month")
