@@ -460,7 +460,7 @@ def _endpoint(size: Sizing, arrivals: Times, work: workload.Workload) -> Outcome
 
 
 def _batch(size: Sizing, items: float) -> Outcome:
-    """A run's items are all there at second 0; work begins when the instances are up, answers are there when it ends."""
+    """A run's items are all there at second 0; work begins when the instances are up, answers come when it ends."""
     count = min(int(items), 1_000_000)
     outcome = constant(np.zeros(count), size.service_s * (items / count if count else 1), size.count * size.concurrency)
     span = outcome.span_s + INSTANCE_START_S
