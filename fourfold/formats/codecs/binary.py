@@ -34,9 +34,7 @@ def encode_npy(outputs: Arrays, request: Request, parameters: Parameters) -> byt
 
 
 def decode_npz(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Request:
-    arrays = _read_npz(body)
-    if arrays.keys() >= {"format", "shape", "data"}:
-        arrays = {"dense": _dense(arrays)}
+    arrays = read_npz(body)
     if len(arrays) == len(inputs) == 1:
         return Request({inputs[0].name: _placed(next(iter(arrays.values())), inputs[0])})
     return Request(tensors.by_name(arrays, inputs))
@@ -124,7 +122,13 @@ def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, fortran, dtype
 
 
-def _read_npz(body: Body) -> dict[str, Any]:
+def read_npz(body: Body) -> dict[str, Any]:
+    """Every array of an NPZ by name; a sparse matrix, as scipy.sparse.save_npz writes it, as one dense array."""
+    arrays = _members(body)
+    return {"dense": _dense(arrays)} if arrays.keys() >= {"format", "shape", "data"} else arrays
+
+
+def _members(body: Body) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = archive.infolist()
