@@ -107,8 +107,8 @@ def charges_of(usage: Usage, prices: Prices) -> Iterator[Charge]:
     if not usage.overrides:
         prices.check_region(usage.region)
     yield from _instance(usage, prices)
-    yield from _storage_and_data(usage, prices)
     yield from _serverless(usage, prices)
+    yield from _storage_and_data(usage, prices)
     yield from _services(usage, prices)
 
 

@@ -55,7 +55,7 @@ def plan(scenario: Scenario, mode: Mode, prices: Prices) -> Plan:
     """
     work = workload.of(scenario)
     table = prices.filled(work.region)
-    offers = [(size, _estimate(size, table)) for size in sizings(mode, work, table)]
+    offers = [(size, estimate(size, table)) for size in sizings(mode, work, table)]
     if not offers:
         why = (_impossible(mode, work),)
         return Plan(mode, False, {}, Cost(), {}, why, work.assumptions, scenario=scenario)
@@ -96,7 +96,10 @@ def _rank(size: Sizing, usd: float, work: Workload) -> tuple[bool, float, float,
     return bool(_late(size, work)), round(usd, 6), size.latency.p99, name
 
 
-def _estimate(size: Sizing, prices: Prices) -> float:
+def estimate(size: Sizing, prices: Prices) -> float:
+    """US dollars a month of what differs between the sizings of a mode: for instances, nothing else does."""
+    if size.instance is not None:
+        return size.hours * float(size.instance.usd_per_hour)
     return float(cost.price(size.usages, prices).total)
 
 
