@@ -15,6 +15,8 @@ from fourfold.advisor.scenario import Mode, Scenario
 
 RARE_PER_DAY = 1500.0
 """At fewer requests a day than this (about one a minute) an instance is idle nearly all the time."""
+SHORT_DAY = 6.0
+"""Hours: traffic in so few of them leaves an instance idle for most of the day."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,9 @@ def _later(s: Scenario) -> Answer:
 def _idle(s: Scenario) -> Answer:
     facts = ("pattern", "idle_tolerated", "requests_per_day", "tolerates_cold_start", "managed", "budget_usd")
     known = _because(s, *facts)
+    short = s.active_hours_per_day is not None and s.active_hours_per_day <= SHORT_DAY
+    if short and (s.managed or s.idle_tolerated is False):
+        return Answer(True, _because(s, "active_hours_per_day", "managed", "idle_tolerated"))
     if s.pattern in ("steady", "diurnal") and s.idle_tolerated is not False:
         return Answer(False, known)
     busy = s.requests_per_day is not None and s.requests_per_day > RARE_PER_DAY
@@ -195,9 +200,9 @@ def _caller_waits(s: Scenario) -> Answer:
     known = _because(s, "interactive", "latency_p99_ms", "strict_latency")
     if s.interactive or s.latency_p99_ms is not None or s.strict_latency:
         return Answer(True, known)
-    if s.interactive is None and s.idle_tolerated is not False and not s.tolerates_cold_start:
-        return Answer(True, "the caller is taken to wait for the answer", True)
-    return Answer(False, known or _because(s, "idle_tolerated", "tolerates_cold_start"))
+    if s.interactive is None:
+        return Answer(False, "nothing says that the caller waits, and a queue costs nothing while it is empty", True)
+    return Answer(False, known)
 
 
 _REAL_TIME = Choice("real-time", "A persistent endpoint: low latency for traffic that keeps it busy.")

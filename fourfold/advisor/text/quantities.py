@@ -35,7 +35,9 @@ _PER = r"(?:working |business |busy |week|work|single |school )?(?P<per>second|s
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?![\w])(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
 _PLURAL = re.compile(
-    r"(?<![\w-])(?:many |some |single-digit |double-digit |mere )?(?P<unit>milliseconds|seconds|minutes|hours|days|weeks|months)(?!\w)"
+    r"(?<![\w-])(?<!business )(?<!working )(?<!office )(?<!opening )(?<!peak )(?<!shopping )(?<!trading )(?<!school )"
+    r"(?<!odd )(?<!irregular )(?<!all )(?<!night )(?<!exam )(?<!rush )(?<!off )(?<!all )(?<!holiday )(?<!market )"
+    r"(?:many |some |single-digit |double-digit |mere )?(?P<unit>milliseconds|seconds|minutes|hours|days|weeks|months)(?!\w)"
 )
 _SIZE = re.compile(
     rf"(?P<n>{NUMBER})[ -]?(?P<unit>[kmgtp]i?b|kilobytes?|megabytes?|gigabytes?|terabytes?|petabytes?|megs?|gigs?|bytes?)(?![\w])"
@@ -43,8 +45,8 @@ _SIZE = re.compile(
 _VAGUE_SIZE = re.compile(r"(?<!\w)(?P<unit>kilobytes|megabytes|gigabytes|terabytes|petabytes)(?!\w)")
 _WORDS = r"(?:(?!(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|needs?) )[a-z'*-]+,? ){0,5}?"
 _RATE = re.compile(
-    rf"(?P<n>(?:once|twice|thrice|{_COUNTABLE}))(?: (?:or|to) {NUMBER})? ?(?P<what>{_WORDS})"
-    rf"(?:(?:per|(?<!of )an?|(?:each|every)(?= (?:second|minute|hour))|in an?|on an?|in one) |/ ?){_PER}(?![\w-])"
+    rf"(?P<n>(?:once|twice|thrice|{_COUNTABLE}))(?: (?:or|to) {NUMBER})? ?(?P<what>{_WORDS}(?:[a-z]+(?= ?/))?)"
+    rf"(?:(?:per|(?<!of )an?|(?:each|every)(?= (?:second|minute|hour))|in an?|on an?|in one) | ?/ ?){_PER}(?![\w-])"
 )
 _ON_DAYS = re.compile(
     rf"(?P<n>{_COUNTABLE})(?: (?:or|to) {NUMBER})? (?P<what>{_WORDS})?(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?) ?(?P<per>day|night|week|weekend|evening)?s?(?!\w)"

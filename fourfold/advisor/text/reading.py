@@ -13,6 +13,8 @@ from fourfold.advisor.text.quantities import Quantity, quantities
 from fourfold.advisor.text.roles import Role, role_of
 
 DAY = 86400.0
+SHORT_WINDOW = 6 * 3600.0
+"""Traffic that lasts less than this leaves a machine idle for most of a day."""
 RARE_PER_DAY = 1500.0
 """Fewer requests a day than this (one a minute) leave a machine idle most of the time."""
 BUSY_PER_SECOND = 1.0
@@ -90,14 +92,17 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
             add("one_by_one", 3, q)
         elif role == "deadline":
             add("nobody_waits", 1, q)
-            if q.value >= 2 * DAY:
-                add("data_set", 3, q)
+            if q.value >= 6 * 3600:
+                add("data_set", 3 if q.value >= 2 * DAY else 2, q)
+                add("later", 1, q)
             elif q.value >= 60:
                 add("later", 2, q)
         elif role == "job":
             add("data_set", 3, q)
         elif role == "processing" and q.value >= 30:
             add("one_by_one", 2, q)
+        elif role == "window" and q.value <= SHORT_WINDOW:
+            add("sparse", 1, q)
         elif role == "silence":
             add("sparse", 2, q)
         elif role == "cold start":
@@ -139,7 +144,12 @@ def _decide_shape(facts: Facts, weights: Weights, found: list[tuple[Quantity, Ro
     waits = weights["waits"] + weights["strict"] - weights["nobody_waits"] - 0.5 * weights["later"]
     whole = weights["data_set"] + weights["scheduled"] + min(weights["nobody_waits"], 3)
     single = weights["one_by_one"] + max(waits, 0) + weights["later"] + 0.5 * weights["sparse"] + weights["cold_ok"]
-    if weights["data_set"] + weights["scheduled"] >= 2 and whole > single:
+    # Nobody waits, nothing arrives by itself, nothing is fetched later: what is left is a job.
+    idle_talk = weights["later"] + weights["sparse"] + weights["cold_ok"] + weights["waits"] + weights["strict"]
+    if weights["nobody_waits"] >= 2 and not idle_talk and weights["one_by_one"] <= 3:
+        facts.set("whole_dataset", True, weights.words("nobody_waits"))
+        facts.set("interactive", False, weights.words("nobody_waits"))
+    elif weights["data_set"] + weights["scheduled"] >= 2 and whole > single:
         facts.set("whole_dataset", True, weights.words("data_set", "scheduled"))
         facts.set("interactive", False, weights.words("nobody_waits") or weights.words("data_set", "scheduled"))
     else:
@@ -206,6 +216,9 @@ def _decide_traffic(facts: Facts, weights: Weights, found: list[tuple[Quantity, 
     elif weights["spiky"]:
         pattern, meaning = "spiky", "spiky"
     facts.set("pattern", pattern, weights.words(meaning))
+    for q, role in found:
+        if role == "window" and q.value <= DAY and not facts.values.get("whole_dataset"):
+            facts.quote("active_hours_per_day", q.value / 3600, q)
     if weights["no_idle"] >= 3:
         facts.set("idle_tolerated", False, weights.words("no_idle"))
 
@@ -230,9 +243,10 @@ def _decide_wishes(facts: Facts, weights: Weights) -> None:
     for member, meaning in _PLAIN.items():
         if weights[meaning] >= 2:
             facts.set(member, True, weights.words(meaning))
-    if weights["large"] >= 2 and "payload_mb" not in facts.values:
+    soon = facts.values.get("strict_latency") or "latency_p99_ms" in facts.values
+    if weights["large"] >= 2 and "payload_mb" not in facts.values and not soon:
         facts.set("large_payload", True, weights.words("large"))
-    if weights["long"] >= 2 and "processing_s" not in facts.values:
+    if weights["long"] >= 2 and "processing_s" not in facts.values and not soon:
         facts.set("long_processing", True, weights.words("long"))
 
 

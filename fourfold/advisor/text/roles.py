@@ -9,7 +9,7 @@ from typing import Literal
 from fourfold.advisor.text.quantities import Quantity
 
 Role = Literal[
-    "latency", "deadline", "processing", "job", "silence", "cold start", "payload", "model memory", "data set",
+    "latency", "deadline", "processing", "job", "window", "silence", "cold start", "payload", "model memory", "data set",
     "records", "concurrency", "ignored",
 ]  # fmt: skip
 
@@ -44,8 +44,11 @@ _JOB_BEFORE = re.compile(r"(?:\b(?:job|run|scoring|batch|whole|all|it all|everyt
 _SILENCE = re.compile(
     r"(?:quiet|idle|silen\w+|nothing|none|nobody|never|pass\w*|some|in other|other|exam|between\w*|unused|dribbl\w*|pause\w*|stretch\w*|phases|for)[^.;,]{0,24}$"
 )
+_SILENCE_AFTER = re.compile(r"^ (?:of|with|without) (?:\w+ ){0,2}(?:silence|inactivity|idle\w*|quiet|traffic|requests)\b")
 _COLD = re.compile(r"(?:first|pause|cold|start ?up|warm\w*|accept\w*|delay of|wait of|tolerat\w*)[^.;]{0,40}$")
 _COLD_AFTER = re.compile(r"^[^.;]{0,30}(?:first|cold start|start ?up|warm ?up)")
+_NOT_INFERENCE = re.compile(r"^ (?:to (?:load|start|boot|warm|deploy|train|retrain|provision|spin)|of (?:training|history|data)|to be (?:loaded|trained))")
+_WINDOW = re.compile(r"^ (?:period|window|slot|interval|timeframe|time frame|span|stretch)")
 _BILLED = re.compile(r"(?:bill\w*|charged|pay\w*|priced?)[^.;]{0,24}$")
 _AGE = re.compile(r"(?:last|past|previous|of the|over the)(?: \w+)? ?$")
 _WEIGHTS_BEFORE = re.compile(
@@ -89,8 +92,12 @@ def _duration(seconds: float, before: str, after: str) -> Role:
     if seconds >= 86400 * 2 and (_AGE.search(before) or after.startswith((" of radiology", " of data", " of history"))):
         return "ignored"
     near = before[-34:]
-    if _BILLED.search(near):
+    if _BILLED.search(near) or _NOT_INFERENCE.match(after):
         return "ignored"
+    if _WINDOW.match(after) or (near.endswith("for ") and after.startswith(" after")):
+        return "window"
+    if _SILENCE_AFTER.match(after):
+        return "silence"
     processing = _PROCESSING_BEFORE.search(near) is not None
     if _PROCESSING_AFTER.match(after):
         return "processing"
@@ -136,7 +143,7 @@ def _last_word_role(near: str) -> Role | None:
 def _size(megabytes: float, before: str, after: str) -> Role:
     if _WEIGHTS_AFTER.match(after) or _WEIGHTS_BEFORE.search(before[-40:]):
         return "model memory"
-    if _DATA_SET_AFTER.match(after) or megabytes >= 5000:
+    if megabytes >= 5000 or (megabytes > 1000 and _DATA_SET_AFTER.match(after)):
         return "data set"
     if megabytes > 1000 and _DATA_SET_BEFORE.search(before[-40:]):
         return "data set"
