@@ -1,0 +1,290 @@
+"""The command line against a real server: what it prints, its exit codes, and that every command is a plain client."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from fourfold.cli.artifact import packed
+from fourfold.cli.client import CommandError
+from fourfold.cli.endpoints import _added
+from fourfold.cli.server import LARGEST_PAYLOAD, size
+
+MIB = 1024 * 1024
+
+DOUBLER = """
+def model_fn(model_dir):
+    print("doubler loaded")
+    return 2
+
+
+def predict_fn(data, model):
+    return [[model * value for value in row] for row in data]
+"""
+
+
+@dataclass
+class Shell:
+    """Runs commands beside a server, without anything of AWS in the environment."""
+
+    folder: Path
+    url: str
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "fourfold", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | {"AWS_ENDPOINT_URL": self.url} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FOURFOLD_"))}
+
+
+def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """A server on a free port with its data in `folder`/.fourfold, and what it said."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "fourfold", "serve", "--port", str(port), "--log-level", "warning", *options]
+    process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    folder = tmp_path_factory.mktemp("cli")
+    process, said = start(folder)
+    yield Shell(folder, said.split()[1])
+    process.terminate()
+    assert process.wait(timeout=40) == 0
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """An ONNX model that halves four numbers."""
+    path = tmp_path / "halves.onnx"
+    half = helper.make_tensor("half", TensorProto.FLOAT, [1], [0.5])
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "half"], ["y"])],
+        "halves",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 4])],
+        [half],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def doubler(tmp_path: Path) -> Path:
+    """A folder with a handler that doubles."""
+    (tmp_path / "doubler" / "code").mkdir(parents=True)
+    (tmp_path / "doubler" / "code" / "inference.py").write_text(DOUBLER)
+    return tmp_path / "doubler"
+
+
+class TestServe:
+    def test_says_one_line_and_ends_on_sigterm(self, tmp_path: Path) -> None:
+        process, said = start(tmp_path)
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=40)
+        assert said.startswith("ready http://127.0.0.1:")
+        assert rest == ""
+        assert process.returncode == 0
+
+    def test_a_second_server_on_the_data_folder_is_refused(self, shell: Shell) -> None:
+        refused = shell.run("serve", "--port", "0", code=1)
+        assert "another server" in refused.stderr
+        assert refused.stdout == ""
+        assert len(refused.stderr.splitlines()) == 1
+
+    def test_a_port_that_is_taken_is_one_line(self, shell: Shell, tmp_path: Path) -> None:
+        port = shell.url.rpartition(":")[2]
+        refused = shell.run("serve", "--port", port, "--data-dir", str(tmp_path), code=1)
+        assert "Traceback" not in refused.stderr
+        assert port in refused.stderr
+
+    def test_unknown_log_level(self, shell: Shell) -> None:
+        assert "warning" in shell.run("serve", "--log-level", "loud", code=2).stderr
+
+
+class TestKeys:
+    def test_env_is_what_sh_reads(self, tmp_path: Path) -> None:
+        data_dir = tmp_path / "it's a folder"
+        command = [sys.executable, "-m", "fourfold", "env", "--port", "4321", "--data-dir", str(data_dir)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+        assert all(line.startswith("export ") for line in lines.splitlines())
+        script = lines + "env"
+        read = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, env={}).stdout
+        values = dict(line.split("=", 1) for line in read.splitlines())
+        assert values["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4321"
+        assert values["AWS_DEFAULT_REGION"] == "us-east-1"
+        assert values["AWS_EC2_METADATA_DISABLED"] == "true"
+        assert values["AWS_ACCESS_KEY_ID"]
+        assert values["AWS_SECRET_ACCESS_KEY"]
+        assert values["FOURFOLD_API_KEY"]
+        again = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+        assert again == lines
+
+    def test_secrets_are_for_the_owner_alone(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "fourfold", "env", "--data-dir", str(tmp_path / "data")]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+        secret = dict(word.split("=", 1) for word in shlex.split(lines) if "=" in word)["AWS_SECRET_ACCESS_KEY"]
+        holders = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and secret in path.read_text()]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in holders] == [0o600]
+
+    def test_create_list_delete(self, shell: Shell) -> None:
+        made = shell.json("keys", "create")
+        assert set(made) == {"access_key_id", "secret_access_key", "api_key"}
+        assert made["access_key_id"] in [one["access_key_id"] for one in shell.json("keys", "list")]
+        shell.run("keys", "delete", made["access_key_id"])
+        assert made["access_key_id"] not in shell.run("keys", "list").stdout
+        gone = shell.run("keys", "delete", made["access_key_id"], code=1)
+        assert made["access_key_id"] in gone.stderr
+
+
+class TestEndpoints:
+    def test_deploy_call_look_and_delete(self, shell: Shell, halves: Path) -> None:
+        deployed = shell.json("deploy", str(halves), "--name", "halves", "--max-batch", "8", "--env", "A=b")
+        assert deployed["EndpointStatus"] == "InService"
+        assert deployed["ModelDataUrl"].startswith("s3://fourfold-us-east-1-123456789012/models/halves/")
+
+        answer = json.loads(shell.run("invoke", "halves", "--body", "[[1, 2, 3, 4]]").stdout)
+        assert answer == {"predictions": [[0.5, 1.0, 1.5, 2.0]]}
+
+        described = shell.json("describe", "halves")
+        environment = described["Models"][0]["PrimaryContainer"]["Environment"]
+        assert environment == {"FOURFOLD_MAX_BATCH": "8", "A": "b"}
+        assert "InService" in shell.run("describe", "halves").stdout
+        assert "halves" in [one["EndpointName"] for one in shell.json("list")]
+        assert "halves" in shell.run("list").stdout
+
+        assert shell.json("delete", "halves") == {"EndpointName": "halves", "EndpointStatus": "Deleted"}
+        assert "halves" not in [one["EndpointName"] for one in shell.json("list")]
+
+    def test_body_from_a_file_has_its_content_type(self, shell: Shell, halves: Path, tmp_path: Path) -> None:
+        shell.run("deploy", str(halves), "--name", "files")
+        np.save(tmp_path / "row.npy", np.array([[2, 4, 6, 8]], np.float32))
+        (tmp_path / "row.csv").write_text("2,4,6,8\n")
+        for file in ("row.npy", "row.csv"):
+            answer = shell.run("invoke", "files", "--file", str(tmp_path / file), "--accept", "text/csv")
+            assert [float(cell) for cell in answer.stdout.split(",")] == [1, 2, 3, 4]
+        assert "either --body or --file" in shell.run("invoke", "files", code=2).stderr
+
+    def test_deploying_again_replaces_the_model(self, shell: Shell, halves: Path, doubler: Path) -> None:
+        first = shell.json("deploy", str(halves), "--name", "changing")
+        second = shell.json("deploy", str(doubler), "--name", "changing")
+        assert second["EndpointArn"] == first["EndpointArn"]
+        assert second["EndpointConfigName"] != first["EndpointConfigName"]
+        assert json.loads(shell.run("invoke", "changing", "--body", "[[1, 2]]").stdout) == [[2, 4]]
+        assert "doubler loaded" in shell.json("logs", "changing")["Logs"]
+
+    def test_a_model_that_does_not_load_is_told_with_its_reason(self, shell: Shell, doubler: Path) -> None:
+        (doubler / "code" / "inference.py").write_text("def model_fn(model_dir):\n    raise ValueError('no weights')\n")
+        failed = shell.run("deploy", str(doubler), "--name", "broken", code=1)
+        assert "no weights" in failed.stderr
+        (doubler / "code" / "inference.py").write_text(DOUBLER)
+        assert shell.json("deploy", str(doubler), "--name", "broken")["EndpointStatus"] == "InService"
+
+    def test_an_object_that_is_there_is_deployed_as_it_is(self, shell: Shell, halves: Path) -> None:
+        bucket = shell.folder / ".fourfold" / "buckets" / "by-hand"
+        bucket.mkdir()
+        (bucket / "model.onnx").write_bytes(halves.read_bytes())
+        deployed = shell.json("deploy", "s3://by-hand/model.onnx", "--name", "object", "--format", "onnx")
+        assert deployed["ModelDataUrl"] == "s3://by-hand/model.onnx"
+
+    def test_errors_of_the_server_are_one_line(self, shell: Shell) -> None:
+        for arguments in (["describe", "nothing"], ["delete", "nothing"], ["invoke", "nothing", "--body", "[]"]):
+            failed = shell.run(*arguments, code=1)
+            assert "Traceback" not in failed.stderr
+            assert "nothing" in failed.stderr
+
+    def test_what_is_not_there_is_not_deployed(self, shell: Shell, tmp_path: Path) -> None:
+        assert "no file or folder" in shell.run("deploy", "missing.onnx", "--name", "x", code=1).stderr
+        (tmp_path / "empty").mkdir()
+        assert "empty" in shell.run("deploy", str(tmp_path / "empty"), "--name", "x", code=1).stderr
+
+    def test_without_a_server(self, shell: Shell) -> None:
+        failed = shell.run("list", code=1, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+        assert "start it with fourfold serve" in failed.stderr
+
+    def test_without_credentials(self, shell: Shell, tmp_path: Path) -> None:
+        failed = shell.run("list", "--data-dir", str(tmp_path), code=1)
+        assert "fourfold env" in failed.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys, fourfold.cli; print([name for name in ('boto3', 'numpy', 'uvicorn') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("6MiB", 6 * MIB), ("25", 25 * MIB), ("6291456", 6 * MIB), ("512KiB", 512 * 1024), ("10m", 10 * MIB)],
+)
+def test_sizes(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_size_in_bounds_or_refused(text: str) -> None:
+    try:
+        count = size(text)
+    except typer.BadParameter:
+        return
+    assert 1024 <= count <= LARGEST_PAYLOAD
+
+
+@given(st.text("ab\n", max_size=40), st.text("ab\n", max_size=40))
+def test_following_a_log_prints_what_was_added(before: str, more: str) -> None:
+    assert _added(before, before + more) == more
+
+
+def test_following_a_log_whose_beginning_has_gone() -> None:
+    lines = [f"line {number}\n" for number in range(300)]
+    assert _added("".join(lines[:200]), "".join(lines[50:250])) == "".join(lines[200:250])
+
+
+def test_a_folder_packs_to_the_same_bytes_each_time(doubler: Path) -> None:
+    with packed(doubler) as first:
+        names = tarfile.open(first.path).getnames()
+    (doubler / "code" / "inference.py").touch()
+    with packed(doubler) as second:
+        assert second.digest == first.digest
+    assert names == ["code/inference.py"]
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="no file or folder"), packed(tmp_path / "missing"):
+        pass
