@@ -29,6 +29,7 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python bench/realtime.py
+	$(BIN)/python bench/steadiness.py
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py

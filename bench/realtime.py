@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from typing import Any
 import models
 import report
 from load import GENERATOR, Measured, measure, request_bytes
-from servers import CONTENT_TYPES, SERVERS, Running, Server
+from servers import CONTENT_TYPES, SERVERS, Running, Server, free_port
 from signed import signed_requests
 
 RESULTS = Path(__file__).parent / "results" / "realtime.json"
@@ -89,7 +88,7 @@ def _one_turn(server: Server, model: str, round_number: int, choice: argparse.Na
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         quiet = _idle_share()
         try:
-            running = server.start(model, _free_port(), Path(scratch))
+            running = server.start(model, free_port(), Path(scratch))
         except RuntimeError as error:
             print(f"{server.name} did not start: {error}", file=sys.stderr)
             return []
@@ -161,12 +160,6 @@ def _idle_share() -> float:
     time.sleep(0.5)
     idle_after, total_after = read()
     return (idle_after - idle) / max(1, total_after - total)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def write(run: dict[str, Any]) -> None:
         "### What a signature costs",
         _signatures(records),
         "### Versions and settings",
-        _table(
+        table(
             ("server", "versions", "settings"),
             [(SERVERS[name].title, found, SERVERS[name].settings) for name, found in versions.items()],
         ),
@@ -121,7 +121,7 @@ def _by_connections(records: list[Record], model: str, kind: str, show: Callable
     ]
     unit = ("connection", "connections")
     headings = ["server" if kind == "json" else f"server ({kind})", *(f"{c} {unit[c > 1]}" for c in columns)]
-    return _table(headings, [(SERVERS[name].title, *(show(name, c) for c in columns)) for name in servers])
+    return table(headings, [(SERVERS[name].title, *(show(name, c) for c in columns)) for name in servers])
 
 
 def _processes(records: list[Record]) -> str:
@@ -129,7 +129,7 @@ def _processes(records: list[Record]) -> str:
         found = [one[field] for one in records if one["kind"] == "process" and one["server"] == server]
         return _spread(found, form)
 
-    return _table(
+    return table(
         ("server", "first answer after, s", "RSS, MB", "PSS, MB"),
         [
             (SERVERS[name].title, spread(name, "start_seconds", "{:.2f}"), spread(name, "rss_mb", "{:.0f}"),
@@ -145,7 +145,7 @@ def _signatures(records: list[Record]) -> str:
     for kind, title in titles.items():
         rate = _spread(_values(records, "fourfold", "fraud", kind, 64, "per_second"), "{:,.0f}")
         rows.append((title, rate, _spread(_values(records, "fourfold", "fraud", kind, 64, "p99_ms"), "{:.2f}")))
-    return _table(("credentials, 1,000 distinct rows, 64 connections", "successful requests/s", "p99, ms"), rows)
+    return table(("credentials, 1,000 distinct rows, 64 connections", "successful requests/s", "p99, ms"), rows)
 
 
 def _note(records: list[Record], name: str) -> str:
@@ -181,7 +181,8 @@ def _servers(records: list[Record]) -> list[str]:
     return list(dict.fromkeys(one["server"] for one in records))
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table whose columns but the first are numbers."""
     headings = list(headings)
     lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

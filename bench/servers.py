@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -291,6 +292,12 @@ def wait_for_answer(running: Running, body: str, model: str) -> bytes:
             raise RuntimeError(f"the server ended with {running.process.returncode}")
         time.sleep(0.005)
     raise RuntimeError(f"no answer within {START_SECONDS} s: {last}")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _wait_for_line(log: Path, beginning: str, process: subprocess.Popen[bytes]) -> None:

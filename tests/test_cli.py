@@ -75,9 +75,16 @@ def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "fourfold", "serve", "--port", str(port), "--log-level", "warning", *options]
-    process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, stderr=log, text=True
+        )
     assert process.stdout is not None
-    return process, process.stdout.readline()
+    said = process.stdout.readline()
+    if not said:
+        process.communicate()
+        pytest.fail((folder / "server.log").read_text())
+    return process, said
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     process, said = start(folder)
     yield Shell(folder, said.split()[1])
     process.terminate()
-    assert process.wait(timeout=40) == 0
+    process.communicate(timeout=40)
+    assert process.returncode == 0
 
 
 @pytest.fixture
@@ -277,8 +285,8 @@ def test_following_a_log_whose_beginning_has_gone() -> None:
 
 
 def test_a_folder_packs_to_the_same_bytes_each_time(doubler: Path) -> None:
-    with packed(doubler) as first:
-        names = tarfile.open(first.path).getnames()
+    with packed(doubler) as first, tarfile.open(first.path) as archive:
+        names = archive.getnames()
     (doubler / "code" / "inference.py").touch()
     with packed(doubler) as second:
         assert second.digest == first.digest

@@ -29,7 +29,7 @@ def size(text: str) -> int:
     lowered = text.strip().lower().removesuffix("b").removesuffix("i")
     unit = {"k": 1024, "m": MIB}.get(lowered[-1:], 0)
     digits = lowered[:-1] if unit else lowered
-    if not digits.isdigit():
+    if not (digits.isascii() and digits.isdecimal()):
         raise typer.BadParameter(f"{text!r} is no size: write 6MiB or 6291456")
     number = int(digits)
     count = number * (unit or (MIB if number <= LARGEST_PAYLOAD // MIB else 1))
