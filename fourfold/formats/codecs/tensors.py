@@ -26,7 +26,7 @@ def from_values(values: Any, tensor: Tensor) -> Array:
 
 def conform(array: Array, tensor: Tensor) -> Array:
     """`array` with `tensor`'s dtype and a shape that fits it. Raises BadRequest naming both."""
-    return _shaped(_cast(array, tensor), tensor)
+    return _cast(_shaped(array, tensor), tensor)
 
 
 def from_columns(columns: Mapping[str, Array], inputs: Sequence[Tensor]) -> Arrays:
@@ -240,7 +240,8 @@ def _sample(array: Array, wanted: np.dtype[Any]) -> str:
         return f"numbers written as strings: {_short(str(array.flat[0]))}"
     if wanted.kind in "iub" and array.dtype.kind == "f":
         broken = array[~(np.isfinite(array) & (array == np.trunc(array)))]
-        return f"{array.dtype}: {(broken if broken.size else array).flat[0]!s}"
+        if broken.size:
+            return f"{array.dtype}: {broken.flat[0]!s}"
     return f"{array.dtype} beyond its range"
 
 
