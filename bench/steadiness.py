@@ -2,7 +2,7 @@
 
     python bench/steadiness.py [--seconds 3] [--rounds 3] [--registered 10000]
 
-Each line compares the same load on the same endpoint (`fraud`, 64 connections) alone and with something else going on in
+Each line compares the same load on the same endpoint (`fraud`, 64 connections) alone and with something else in
 the server, and says how many times its p99 became.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,12 @@ import typer
 
 from fourfold.cli import app
 from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, region
-from fourfold.cli.output import print_json
+from fourfold.cli.output import print_json, print_table
 from fourfold.config import MIB, Limits, Settings
 from fourfold.records import ACCOUNT_ID, Partition
 
 if TYPE_CHECKING:
-    from fourfold.api.keys import Keys
+    from fourfold.api.keys import Key, Keys
 
 DEFAULT = Settings()
 LARGEST_PAYLOAD = 25 * MIB
@@ -126,10 +127,9 @@ def list_keys(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
     """List the ids of the keys; secrets stay in the data folder."""
     found = _keys(data_dir).list()
     if json:
-        print_json([{"access_key_id": key.access_key_id} for key in found])
+        print_json([{"access_key_id": key.access_key_id, "created_at": _when(key)} for key in found])
     else:
-        for key in found:
-            print(key.access_key_id)
+        print_table(("ACCESS KEY ID", "CREATED"), [(key.access_key_id, _when(key)) for key in found])
 
 
 @keys.command("delete")
@@ -145,6 +145,10 @@ def delete_key(
         print_json({"access_key_id": key_id, "deleted": True})
     else:
         print(f"deleted {key_id}")
+
+
+def _when(key: Key) -> datetime:
+    return datetime.fromtimestamp(key.created_at, UTC)
 
 
 def _keys(data_dir: Path) -> Keys:
