@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -155,7 +156,8 @@ class SyncHandler(Model):
         context = self._handler.context(call)
         result = drive(self._handler.answer(call, context))
         if _is_stream(result):
-            yield from map(part_of, result)
+            with closing(result):
+                yield from map(part_of, result)
         else:
             yield _whole(self._handler.reply(call, context, result))
 

@@ -11,7 +11,7 @@ import struct
 import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,22 +22,12 @@ from fourfold.formats.codecs.table import CODECS, Codec, codec_for, negotiate
 from fourfold.records import Call, Reply
 
 _JSON = CODECS[0]
-_ROWS = Request({})
-"""Stands for a request in the form `{"instances": [[…]]}` when its answer is encoded."""
 
 
 class _Asked(NamedTuple):
     call: Call
     codec: Codec
     request: Request
-
-
-class _Instances(msgspec.Struct, gc=False):
-    instances: list[list[float]]
-
-
-_decode_rows = msgspec.json.Decoder(_Instances | list[list[float]]).decode
-_PACK = {"float32": "f", "float64": "d"}
 
 
 def invoke_arrays(model: ArrayModel, calls: Sequence[Call]) -> list[Reply]:
@@ -49,38 +39,79 @@ def invoke_arrays(model: ArrayModel, calls: Sequence[Call]) -> list[Reply]:
     joined = _rows_of_floats(model.inputs, calls) if model.max_batch > 1 else None
     if joined is None:
         return _decode_and_run(model, calls)
-    arrays, counts = joined
-    asked = [_Asked(call, _JSON, _ROWS) for call in calls]
+    asked, arrays, counts = joined
     return _together(model, asked, arrays, counts) or _one_by_one(model, asked, _parts(arrays, counts))
 
 
-def _rows_of_floats(inputs: tuple[Tensor, ...], calls: Sequence[Call]) -> tuple[Arrays, list[int]] | None:
-    """The commonest batch, JSON rows for one float matrix, decoded and packed in one go; None where it is not that.
+# The commonest batch, rows of numbers for one float matrix, has a way of its own: decoded by type, packed in one go.
+# What it cannot read, wrong or only unusual, is read again by the codecs.
+
+
+class _Rows(msgspec.Struct, gc=False):
+    instances: list[list[float]] | None = None
+    inputs: list[list[float]] | None = None
+
+
+_BY_ROW = Request({})
+_BY_COLUMN = Request({}, by_column=True)
+_PACK = {"float32": "f", "float64": "d"}
+_decode_json = msgspec.json.Decoder(_Rows | list[list[float] | float]).decode
+_decode_lines = msgspec.json.Decoder(list[float]).decode_lines
+
+
+def _json_rows(body: bytes) -> tuple[list[list[float]], Request]:
+    decoded: Any = _decode_json(body)
+    if decoded.__class__ is list:
+        return ([decoded] if decoded and decoded[0].__class__ is float else decoded), _BY_ROW
+    if decoded.instances is not None:
+        return decoded.instances, _BY_ROW
+    return decoded.inputs or [], _BY_COLUMN
+
+
+def _lines_rows(body: bytes) -> tuple[list[list[float]], Request]:
+    return _decode_lines(body), _BY_ROW
+
+
+def _csv_rows(body: bytes) -> tuple[list[list[float]], Request]:
+    content = str(body, "utf-8")
+    if "_" in content:
+        raise ValueError("float() would take 1_0 for 10")
+    return [list(map(float, line.split(","))) for line in content.splitlines()], _BY_ROW
+
+
+_ROW_READERS = {
+    "application/json": (_JSON, _json_rows),
+    "application/jsonlines": (codec_for("application/jsonlines")[0], _lines_rows),
+    "text/csv": (codec_for("text/csv")[0], _csv_rows),
+}
+
+
+def _rows_of_floats(inputs: tuple[Tensor, ...], calls: Sequence[Call]) -> tuple[list[_Asked], Arrays, list[int]] | None:
+    """The calls' rows as one matrix, and how many each has; None where a call is anything else.
 
     struct packs Python floats several times as fast as numpy converts them, and checks the widths as it goes.
     """
     tensor = inputs[0]
     if len(inputs) != 1 or tensor.dtype not in _PACK or len(tensor.shape) != 2:
         return None
+    asked: list[_Asked] = []
     rows: list[list[float]] = []
     counts: list[int] = []
     try:
         for call in calls:
-            if call.content_type != "application/json":
+            codec, read = _ROW_READERS[call.content_type]
+            own, request = read(call.body)
+            if not own:
                 return None
-            decoded = _decode_rows(call.body)
-            if decoded.__class__ is not list:
-                decoded = decoded.instances
-            if not decoded:
-                return None
-            rows += decoded
-            counts.append(len(decoded))
+            asked.append(_Asked(call, codec, request))
+            rows += own
+            counts.append(len(own))
         width = tensor.shape[1] or len(rows[0])
         pack = _packer(width, _PACK[tensor.dtype])
         packed = bytearray().join([pack(*row) for row in rows])
-    except (msgspec.DecodeError, UnicodeDecodeError, struct.error, OverflowError, RecursionError):
+    except (KeyError, ValueError, TypeError, struct.error, OverflowError, RecursionError):
         return None
-    return {tensor.name: np.frombuffer(packed, tensor.dtype).reshape(len(rows), width)}, counts
+    return asked, {tensor.name: np.frombuffer(packed, tensor.dtype).reshape(len(rows), width)}, counts
 
 
 @lru_cache(64)
@@ -98,6 +129,8 @@ def _decode_and_run(model: ArrayModel, calls: Sequence[Call]) -> list[Reply]:
             asked[position] = _decode(model.inputs, call)
         except BadRequest as error:
             replies[position] = refusal(call, error)
+        except Exception as error:  # no body may cost the others in its batch their answers
+            replies[position] = failure(call, error)
         else:
             groups.setdefault(_joinable(model, asked[position].request, position), []).append(position)
     for positions in groups.values():
@@ -113,8 +146,9 @@ def _decode(inputs: tuple[Tensor, ...], call: Call) -> _Asked:
     if codec.name == "raw bytes" and _is_json(call.body):
         codec = _JSON
     request = codec.decode(call.body, parameters, inputs)
-    if any(array.ndim and len(array) == 0 for array in request.arrays.values()):
-        raise BadRequest("The body has no records; send at least one.")
+    for array in request.arrays.values():
+        if array.shape[:1] == (0,):
+            raise BadRequest("The body has no records; send at least one.")
     return _Asked(call, codec, request)
 
 
@@ -134,7 +168,9 @@ def _joinable(model: ArrayModel, request: Request, position: int) -> object:
     """Equal for calls whose records can be joined."""
     if model.max_batch == 1:
         return position
-    if len({len(array) if array.ndim else -1 for array in request.arrays.values()}) != 1:
+    if len(request.arrays) == 1:
+        return next(iter(request.arrays.values())).shape[1:]
+    if len({array.shape[:1] for array in request.arrays.values()}) != 1:
         return position  # inputs of different lengths: the model knows what it means
     return tuple((name, array.shape[1:]) for name, array in request.arrays.items())
 

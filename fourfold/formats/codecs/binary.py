@@ -92,8 +92,13 @@ def read_npy(body: Body) -> Any:
 def write_npy(array: Any) -> bytes:
     if array.dtype == object:
         array = array.astype(str)
+    return b"".join((_written_header(array.dtype, array.shape), array.tobytes()))
+
+
+@lru_cache(1024)
+def _written_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     out = io.BytesIO()
-    npy.write_array(out, array, allow_pickle=False)
+    npy.write_array_header_1_0(out, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
     return out.getvalue()
 
 

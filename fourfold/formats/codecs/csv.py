@@ -76,8 +76,8 @@ def _line(cells: list[Any]) -> str:
 
 def _numbers(content: str, inputs: tuple[Tensor, ...]) -> Any:
     """The common case, numbers and nothing else, in one pass. None: it is not that case."""
-    lines = content.split()  # a line of numbers has no spaces
-    if not lines:
+    lines = content.splitlines()
+    if not lines or "" in lines:
         return None
     commas = lines[0].count(",")
     if any(line.count(",") != commas for line in lines):

@@ -127,6 +127,8 @@ def _records(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
     if not isinstance(values[0], dict):
         return {tensors.only(inputs).name: tensors.from_values(values, inputs[0])}
     names = values[0].keys()
+    if not names:
+        raise BadRequest("The first record has no members.")
     for number, record in enumerate(values, 1):
         if not isinstance(record, dict) or record.keys() != names:
             raise BadRequest(f"Record {number} does not have the members of the first: {', '.join(map(repr, names))}.")

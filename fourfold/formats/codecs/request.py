@@ -37,7 +37,7 @@ Encode = Callable[[Arrays, Request, Parameters], bytes]
 def text(body: Body) -> str:
     """The body as UTF-8, a byte order mark left out. Raises BadRequest naming the byte that is not."""
     try:
-        return bytes(body).decode("utf-8-sig")
+        return str(body, "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise BadRequest(
             f"The body must be UTF-8 text; byte {error.start} is 0x{bytes(body)[error.start]:02x} ({error.reason})."

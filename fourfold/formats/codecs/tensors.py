@@ -124,10 +124,19 @@ def _cast(array: Array, tensor: Tensor) -> Array:
     elif wanted.kind in "iu":
         fits = array.dtype.kind == "b" or _whole(array, wanted)
     else:
-        fits = array.dtype.kind != "f" or _within(array, wanted)
+        return _as_float(array, wanted, tensor)
     if not fits:
         raise BadRequest(f"Input {tensor} cannot take {_sample(array, wanted)}.")
     return array.astype(wanted)
+
+
+def _as_float(array: Array, wanted: np.dtype[Any], tensor: Tensor) -> Array:
+    """Precision may be lost, but no finite number becomes infinite."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted)
+    if not np.isfinite(cast).all() and (np.isinf(cast) & np.isfinite(array)).any():
+        raise BadRequest(f"Input {tensor} cannot take {_sample(array, wanted)}.")
+    return cast
 
 
 def _whole(array: Array, wanted: np.dtype[Any]) -> bool:
@@ -138,12 +147,6 @@ def _whole(array: Array, wanted: np.dtype[Any]) -> bool:
             array.size == 0 or (float(array.min()) >= limits.min and float(array.max()) < float(limits.max) + 1)
         )
     return array.size == 0 or (int(array.min()) >= limits.min and int(array.max()) <= limits.max)
-
-
-def _within(array: Array, wanted: np.dtype[Any]) -> bool:
-    """No finite number becomes infinite."""
-    limit = float(np.finfo(wanted).max)
-    return array.dtype.itemsize <= wanted.itemsize or not bool((np.isfinite(array) & (np.abs(array) > limit)).any())
 
 
 def _numbers(array: Array, tensor: Tensor) -> Array:
