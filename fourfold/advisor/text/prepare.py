@@ -31,7 +31,11 @@ _TODAY = re.compile(
 _OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
 _SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
 _ENGLISH = re.compile(
-    r"\b(?:the|a|an|of|to|and|in|is|are|for|with|on|at|it|that|per|by|be|no|not|we|our|from|or|must|need\w*|every|each)\b"
+    r"\b(?:the|an?|of|to|and|in|is|are|for|with|on|at|it|that|per|by|be|no|not|we|our|from|or|must|needs?|every|each|one|all)\b"
+)
+_FOREIGN = re.compile(
+    r"\b(?:der|die|das|und|nicht|ein|eine[nmrs]?|mit|von|wir|ist|sind|werden|le|les|des|est|une?|pour|avec|dans|nous|que|el|los|las|una|"
+    r"por|para|con|del|es|il|che|di|gli|per il|sono|non|het|een|van|voor|niet|um|uma|os|dos|com|não|och|att|som|det|jest|nie|się)\b"
 )
 
 
@@ -52,9 +56,11 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 def looks_english(text: str) -> bool:
-    """Whether at least one word in twelve is a common English one."""
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    return len(_ENGLISH.findall(text.lower())) * 12 >= len(words)
+    """Whether Latin letters prevail and common words of English outnumber those of its neighbours."""
+    letters = [c for c in text if c.isalpha()]
+    latin = sum(c < "\u0250" for c in letters)
+    lower = text.lower()
+    return 2 * latin >= len(letters) and len(_FOREIGN.findall(lower)) <= len(_ENGLISH.findall(lower))
 
 
 def _blank(text: str, start: int, end: int) -> str:

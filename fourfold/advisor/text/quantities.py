@@ -12,7 +12,7 @@ from typing import Literal
 
 from fourfold.advisor.text.numbers import NUMBER, value_of
 
-Kind = Literal["duration", "size", "rate", "period", "count", "money", "memory"]
+Kind = Literal["duration", "size", "rate", "period", "count", "money", "hours a day"]
 
 SECONDS = {
     "us": 1e-6, "microsecond": 1e-6, "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milli": 1e-3, "s": 1, "sec": 1,
@@ -32,6 +32,11 @@ _COUNTABLE = rf"(?!(?:half |quarter of )?an? (?!few|couple|handful|dozen|hundred
 """A number that can count things: "a dozen", but not the article alone."""
 _TIME = r"(?P<time>microseconds?|us|milli-?seconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|weekends?)"
 _PER = r"(?:working |business |busy |week|work|single |school )?(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|week|month|quarter|year|weekend|afternoon|evening|morning|season)s?"
+_HOURS_A_DAY = re.compile(rf"(?P<n>{NUMBER})[ -]hours? (?:a|per|each|every|of the|of each) (?:working |business |week)?day(?!\w)")
+_CLOCK = r"(?P<{0}>\d{{1,2}})(?::\d\d)? ?(?P<{1}>h|o'clock|a\.?m\.?|p\.?m\.?|noon)?"
+_OPENING = re.compile(
+    rf"(?:from|between|\() ?{_CLOCK.format('h1', 'u1')} ?(?:to|till|until|and|-) ?{_CLOCK.format('h2', 'u2')}(?![\w:%]|\.\d| (?:mb|gb|kb|ms|s|sec\w*|min\w*|hours?|days?))"
+)
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?![\w])(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
 _PLURAL = re.compile(
@@ -46,8 +51,12 @@ _VAGUE_SIZE = re.compile(r"(?<!\w)(?P<unit>kilobytes|megabytes|gigabytes|terabyt
 _WORDS = r"(?:(?!(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|needs?) )[a-z'*-]+,? ){0,5}?"
 _RATE = re.compile(
     rf"(?P<n>(?:once|twice|thrice|{_COUNTABLE}))(?: (?:or|to) {NUMBER})? ?(?P<what>{_WORDS}(?:[a-z]+(?= ?/))?)"
-    rf"(?:(?:per|(?<!of )an?|(?:each|every)(?= (?:second|minute|hour))|in an?|on an?|in one) | ?/ ?){_PER}(?![\w-])"
+    rf"(?:(?:per|(?<!of )an?|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one) | ?/ ?){_PER}(?![\w-])"
 )
+_IN_A_WEEK = re.compile(
+    rf"(?:in|on) (?:a|an) (?:\w+ ){{0,2}}(?P<per>day|week|month|year),? (?:about |some |maybe |perhaps )?(?P<n>{_COUNTABLE}) (?P<what>[a-z]+)"
+)
+_DAYS_WITH = re.compile(rf"(?P<per>day|week|month)s? with (?:about |some |maybe |perhaps )?(?P<n>{_COUNTABLE}) (?P<what>[a-z]+)")
 _ON_DAYS = re.compile(
     rf"(?P<n>{_COUNTABLE})(?: (?:or|to) {NUMBER})? (?P<what>{_WORDS})?(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?) ?(?P<per>day|night|week|weekend|evening)?s?(?!\w)"
 )
@@ -80,6 +89,8 @@ class Quantity:
     end: int
     what: str = ""
     per: float = 0.0
+    vague: bool = False
+    """No number was given: "minutes", "hundreds of megabytes"; `value` then only tells the order of magnitude."""
 
 
 def unit_seconds(unit: str) -> float:
@@ -97,7 +108,7 @@ def quantities(text: str) -> list[Quantity]:
             taken[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
             found.append(quantity)
 
-    for finder in (_money, _sizes, _rates, _periods, _durations, _counts):
+    for finder in (_money, _hours_a_day, _sizes, _rates, _periods, _durations, _counts):
         for quantity in finder(text):
             keep(quantity)
     return sorted(found, key=lambda q: q.start)
@@ -108,13 +119,22 @@ def _money(text: str) -> list[Quantity]:
     return [Quantity("money", value_of(m["n"] or m["n2"]) * months[m["per"]], *m.span()) for m in _MONEY.finditer(text)]
 
 
+def _hours_a_day(text: str) -> list[Quantity]:
+    found = [Quantity("hours a day", value_of(m["n"]) * 3600, *m.span()) for m in _HOURS_A_DAY.finditer(text)]
+    for m in _OPENING.finditer(text):
+        first, last = (int(m[h]) % 12 + 12 if (m[u] or "").startswith("p") else int(m[h]) for h, u in (("h1", "u1"), ("h2", "u2")))
+        if max(first, last) <= 24 and (m["u1"] or m["u2"] or ":" in m.group()):
+            found.append(Quantity("hours a day", ((last - first) % 24 or 24) * 3600.0, *m.span()))
+    return found
+
+
 def _sizes(text: str) -> list[Quantity]:
     found = []
     for m in _SIZE.finditer(text):
         unit = m["unit"] if m["unit"] in MEGABYTES else m["unit"].rstrip("s")
         found.append(Quantity("size", value_of(m["n"]) * MEGABYTES[unit], *m.span()))
     for m in _VAGUE_SIZE.finditer(text):
-        found.append(Quantity("size", 3 * MEGABYTES[m["unit"].rstrip("s")], *m.span()))
+        found.append(Quantity("size", 3 * MEGABYTES[m["unit"].rstrip("s")], *m.span(), vague=True))
     return found
 
 
@@ -131,6 +151,10 @@ def _rates(text: str) -> list[Quantity]:
     for m in _ON_DAYS.finditer(text):
         per = unit_seconds(m["per"] or "day")
         found.append(Quantity("rate", value_of(m["n"]) / per, *m.span(), what=(m["what"] or "").strip(), per=per))
+    for pattern in (_IN_A_WEEK, _DAYS_WITH):
+        for m in pattern.finditer(text):
+            per = unit_seconds(m["per"])
+            found.append(Quantity("rate", value_of(m["n"]) / per, *m.span(), what=m["what"], per=per))
     for m in _DAILY.finditer(text):
         per = _PERIODS[m["per"]]
         found.append(Quantity("rate", value_of(m["n"]) / per, *m.span(), per=per))
@@ -154,7 +178,9 @@ def _durations(text: str) -> list[Quantity]:
         Quantity("duration", value_of(m["n"]) * unit_seconds(m["time"]), *m.span()) for m in _DURATION.finditer(text)
     ]
     found += [Quantity("duration", unit_seconds(m["unit"]), *m.span()) for m in _LONG.finditer(text)]
-    found += [Quantity("duration", 3 * unit_seconds(m["unit"]), *m.span()) for m in _PLURAL.finditer(text)]
+    found += [
+        Quantity("duration", 3 * unit_seconds(m["unit"]), *m.span(), vague=True) for m in _PLURAL.finditer(text)
+    ]
     return found
 
 

@@ -15,6 +15,8 @@ from fourfold.advisor.text.roles import Role, role_of
 DAY = 86400.0
 SHORT_WINDOW = 6 * 3600.0
 """Traffic that lasts less than this leaves a machine idle for most of a day."""
+SYNCHRONOUS_MB, SYNCHRONOUS_S = 25.0, 60.0
+"""Words such as "at once" are not meant strictly of requests beyond this."""
 RARE_PER_DAY = 1500.0
 """Fewer requests a day than this (one a minute) leave a machine idle most of the time."""
 BUSY_PER_SECOND = 1.0
@@ -101,6 +103,9 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
             add("data_set", 3, q)
         elif role == "processing" and q.value >= 30:
             add("one_by_one", 2, q)
+            add("later", 1, q)
+            if q.vague and q.value >= 60:
+                add("long", 2, q)
         elif role == "window" and q.value <= SHORT_WINDOW:
             add("sparse", 1, q)
         elif role == "silence":
@@ -110,12 +115,18 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
             add("cold_ok", 1, q)
         elif role == "payload" and q.value >= 20:
             add("one_by_one", 3, q)
+            if q.vague:
+                add("large", 2, q)
         elif role == "data set":
             add("data_set", 4, q)
+        elif role == "history":
+            add("data_set", 3, q)
+        elif q.kind == "hours a day":
+            add("steady" if q.value > SHORT_WINDOW else "sparse", 3, q)
         elif role == "records":
             add("data_set", 2 if q.value < 10_000 else 3, q)
         elif q.kind == "rate":
-            _weigh_rate(q, add)
+            _weigh_rate(q, add, any(role == "records" for _, role in found))
         elif q.kind == "period" and q.value < 3600:
             add("one_by_one", 3, q)
             add("steady" if q.value < 120 else "sparse", 3, q)
@@ -124,13 +135,14 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
             add("no_idle", 2, q)
 
 
-def _weigh_rate(q: Quantity, add: Any) -> None:
+def _weigh_rate(q: Quantity, add: Any, records: bool) -> None:
     per_day = q.value * DAY
-    if q.per >= DAY and per_day >= 20_000:
-        add("data_set", 1, q)
+    if q.per >= DAY and q.value * q.per >= 20_000:
+        add("data_set", 2 if q.per >= 7 * DAY else 1, q)
         add("one_by_one", 1, q)
-    elif q.what in ("times", "") and q.per >= 7 * DAY and q.value * q.per <= 1:
+    elif q.what in ("times", "") and q.per >= 7 * DAY and (q.value * q.per <= 1 or (records and q.value * q.per <= 12)):
         add("scheduled", 2, q)
+        return
     else:
         add("one_by_one", 3, q)
     if q.value >= BUSY_PER_SECOND or (q.per < DAY and per_day > 4 * RARE_PER_DAY):
@@ -168,7 +180,8 @@ def _state_quantities(facts: Facts, found: list[tuple[Quantity, Role]]) -> None:
     whole = facts.values.get("whole_dataset")
     by_role: dict[Role, list[Quantity]] = defaultdict(list)
     for q, role in found:
-        by_role[role].append(q)
+        if not q.vague:
+            by_role[role].append(q)
     for q in by_role["latency"]:
         if not whole:
             facts.quote("latency_p99_ms", q.value * 1000, q)
@@ -207,7 +220,7 @@ def _decide_traffic(facts: Facts, weights: Weights, found: list[tuple[Quantity, 
     if facts.values.get("whole_dataset"):
         if weights["scheduled"]:
             pattern, meaning = "scheduled", "scheduled"
-    elif weights["sparse"] > weights["steady"]:
+    elif weights["sparse"] > max(weights["steady"], 1):
         pattern, meaning = "intermittent", "sparse"
     elif weights["steady"]:
         pattern, meaning = "steady", "steady"
@@ -217,7 +230,7 @@ def _decide_traffic(facts: Facts, weights: Weights, found: list[tuple[Quantity, 
         pattern, meaning = "spiky", "spiky"
     facts.set("pattern", pattern, weights.words(meaning))
     for q, role in found:
-        if role == "window" and q.value <= DAY and not facts.values.get("whole_dataset"):
+        if (role == "window" or q.kind == "hours a day") and q.value <= DAY and not facts.values.get("whole_dataset"):
             facts.quote("active_hours_per_day", q.value / 3600, q)
     if weights["no_idle"] >= 3:
         facts.set("idle_tolerated", False, weights.words("no_idle"))
@@ -229,9 +242,11 @@ def _decide_wishes(facts: Facts, weights: Weights) -> None:
     elif weights["cold_ok"] + weights["relaxed"] >= 2 and facts.values.get("whole_dataset") is not True:
         facts.set("tolerates_cold_start", True, weights.words("cold_ok", "relaxed"))
     if (
-        weights["strict"] >= 2
+        weights["strict"] >= (3 if weights["sparse"] >= 2 or weights["no_idle"] >= 3 else 2)
         and weights["strict"] > weights["relaxed"] + weights["cold_ok"]
         and not (facts.values.get("whole_dataset") or facts.values.get("answer_later"))
+        and facts.values.get("payload_mb", 0) <= SYNCHRONOUS_MB
+        and facts.values.get("processing_s", 0) <= SYNCHRONOUS_S
     ):
         facts.set("strict_latency", True, weights.words("strict"))
     if weights["managed"]:

@@ -9,7 +9,7 @@ from typing import Literal
 from fourfold.advisor.text.quantities import Quantity
 
 Role = Literal[
-    "latency", "deadline", "processing", "job", "window", "silence", "cold start", "payload", "model memory", "data set",
+    "latency", "deadline", "processing", "job", "window", "history", "silence", "cold start", "payload", "model memory", "data set",
     "records", "concurrency", "ignored",
 ]  # fmt: skip
 
@@ -44,15 +44,21 @@ _JOB_BEFORE = re.compile(r"(?:\b(?:job|run|scoring|batch|whole|all|it all|everyt
 _SILENCE = re.compile(
     r"(?:quiet|idle|silen\w+|nothing|none|nobody|never|pass\w*|some|in other|other|exam|between\w*|unused|dribbl\w*|pause\w*|stretch\w*|phases|for)[^.;,]{0,24}$"
 )
-_SILENCE_AFTER = re.compile(r"^ (?:of|with|without) (?:\w+ ){0,2}(?:silence|inactivity|idle\w*|quiet|traffic|requests)\b")
+_SILENCE_AFTER = re.compile(r"^ (?:of|with|without) (?:\w+ ){0,2}(?:silence|inactivity|idle\w*|quiet|traffic|requests?|calls?|visits?|visitors?|use|usage|questions?)\b")
 _COLD = re.compile(r"(?:first|pause|cold|start ?up|warm\w*|accept\w*|delay of|wait of|tolerat\w*)[^.;]{0,40}$")
 _COLD_AFTER = re.compile(r"^[^.;]{0,30}(?:first|cold start|start ?up|warm ?up)")
 _NOT_INFERENCE = re.compile(r"^ (?:to (?:load|start|boot|warm|deploy|train|retrain|provision|spin)|of (?:training|history|data)|to be (?:loaded|trained))")
 _WINDOW = re.compile(r"^ (?:period|window|slot|interval|timeframe|time frame|span|stretch)")
+_ACTIVE = re.compile(r"(?:busy|active|in use|used|open|awake|asked|traffic) (?:only )?(?:for|during) (?:about |some |the |only )*$")
+_ANSWER_TAKES = re.compile(r"(?:answer|response|reply|repl\w+|verdict) (?:may|can|could|might|must not|should not) (?:take|need|last)[^.;]{0,20}$")
 _BILLED = re.compile(r"(?:bill\w*|charged|pay\w*|priced?)[^.;]{0,24}$")
+_HISTORY = re.compile(
+    r"^(?:'s)? (?:of|worth of) (?:\w+ ){0,3}(?:data|history|records|reports|logs|transactions|archives?|documents|recordings|footage|"
+    r"readings|images|claims|files|mails?|messages|reviews|prices|measurements|samples|articles|photos|scans|tickets|cases)\b"
+)
 _AGE = re.compile(r"(?:last|past|previous|of the|over the)(?: \w+)? ?$")
 _WEIGHTS_BEFORE = re.compile(
-    r"(?:model|weights|memory|ram|artifact|network|checkpoint|container|image size)(?: \w+){0,3} (?:of|with|has|is|needs|requires|takes|in|size of|about|around|up to)?(?: \w+){0,2} ?$"
+    r"(?:model|classifier|transformer|encoder|llm|forest|weights|memory|ram|artifact|network|checkpoint|container|image size)(?: \w+){0,3} (?:of|with|has|is|needs|requires|takes|in|size of|about|around|up to)?(?: \w+){0,2} ?$"
 )
 _WEIGHTS_AFTER = re.compile(
     r"^ ?(?:in memory|(?:of )?(?:memory|ram|weights|vram|gpu memory)|(?:\w+ ){0,3}(?:model|classifier|network|checkpoint|transformer|encoder|artifact|llm|forest)\b)"
@@ -73,7 +79,7 @@ def role_of(quantity: Quantity, text: str) -> Role:
     before = _sentence_before(text, quantity.start)
     after = text[quantity.end : quantity.end + 60].split(". ")[0]
     if quantity.kind == "duration":
-        return _duration(quantity.value, before, after)
+        return _duration(quantity.value, before, after, quantity.vague)
     if quantity.kind == "size":
         return _size(quantity.value, before, after)
     if quantity.kind == "count":
@@ -88,13 +94,19 @@ def _sentence_before(text: str, end: int) -> str:
     return re.split(r"(?<=[a-z0-9])[.?!;]\s", before)[-1]
 
 
-def _duration(seconds: float, before: str, after: str) -> Role:
-    if seconds >= 86400 * 2 and (_AGE.search(before) or after.startswith((" of radiology", " of data", " of history"))):
+def _duration(seconds: float, before: str, after: str, vague: bool) -> Role:
+    if seconds >= 86400 and _HISTORY.match(after):
+        return "history"
+    if seconds >= 86400 and _AGE.search(before):
         return "ignored"
     near = before[-34:]
+    if _ANSWER_TAKES.search(near) and seconds <= 60:
+        return "latency"
     if _BILLED.search(near) or _NOT_INFERENCE.match(after):
         return "ignored"
-    if _WINDOW.match(after) or (near.endswith("for ") and after.startswith(" after")):
+    if _WINDOW.match(after) and seconds >= 86400:
+        return "deadline"
+    if _WINDOW.match(after) or _ACTIVE.search(near) or (near.endswith("for ") and after.startswith(" after")):
         return "window"
     if _SILENCE_AFTER.match(after):
         return "silence"
@@ -112,7 +124,9 @@ def _duration(seconds: float, before: str, after: str) -> Role:
     if _ALLOWED_AFTER.match(after):
         return "deadline" if seconds >= 60 else "latency"
     if seconds >= 86400:
-        return "deadline" if _ALLOWED_BEFORE.search(near) else "silence"
+        if _ALLOWED_BEFORE.search(near) and not vague:
+            return "deadline"
+        return "history" if seconds >= 300 * 86400 else "silence"
     last = _last_word_role(near)
     if last == "latency" or (last is None and _LATENCY_AFTER.match(after)):
         return "latency" if seconds <= 30 else "deadline"
