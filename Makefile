@@ -37,9 +37,10 @@ docs: .venv/ready
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
+# pip 25.1 is the first that reads dependency groups.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fourfold needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'  # the first that reads dependency groups
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sklearn]' --group dev
 	@touch $@

@@ -117,6 +117,8 @@ def explain(error: Exception) -> str | None:
             return f"no server answers at {error.kwargs.get('endpoint_url', 'this address')}: {START}"
         case HTTPClientError():
             return f"the connection to the server broke: {error}. Look at the server's own messages"
+        case OSError() if error.filename:
+            return f"{error.filename}: {error.strerror}"
         case BotoCoreError():
             return str(error)
     return None

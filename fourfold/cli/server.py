@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,18 +65,22 @@ def serve(
 
     if log_level not in LOG_LEVELS:
         raise typer.BadParameter(f"{log_level!r} is not one of {', '.join(LOG_LEVELS)}", param_hint="--log-level")
-    run(
-        Settings(
-            data_dir=data_dir,
-            host=host,
-            port=port,
-            log_level=log_level,
-            grace_seconds=grace,
-            trusted_only=trusted_only,
-            partition=Partition(region(), account),
-            limits=Limits(payload_bytes=max_payload),
-        )
+    settings = Settings(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        log_level=log_level,
+        grace_seconds=grace,
+        trusted_only=trusted_only,
+        partition=Partition(region(), account),
+        limits=Limits(payload_bytes=max_payload),
     )
+    try:
+        run(settings)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            raise
+        raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another --port") from None
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
