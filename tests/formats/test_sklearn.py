@@ -75,8 +75,8 @@ def test_several_targets(tmp_path: Path) -> None:
 
 
 def test_threads_bound_a_forest(tmp_path: Path) -> None:
-    joblib.dump(RandomForestClassifier(n_estimators=3, n_jobs=-1).fit(X, Y), tmp_path / "model.joblib")
-    assert predict(tmp_path, "[[0, 1]]") == [0]
+    joblib.dump(RandomForestClassifier(n_estimators=20, n_jobs=-1, random_state=0).fit(X, Y), tmp_path / "model.joblib")
+    assert predict(tmp_path, "[[0, 1], [3, 0]]") == [0, 1]
 
 
 def test_text_goes_in_as_strings(tmp_path: Path) -> None:
