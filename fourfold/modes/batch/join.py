@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 INPUT = "SageMakerInput"
 OUTPUT = "SageMakerOutput"
 
@@ -23,6 +25,14 @@ def join_json(given: Any, predicted: Any) -> dict[str, Any]:
     if isinstance(given, dict):
         return given | {OUTPUT: predicted}
     return {INPUT: given, OUTPUT: predicted}
+
+
+def decode(text: bytes) -> Any:
+    """A JSON value. Raises ValueError where there is none."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"no JSON: {error}") from None
 
 
 def join_rows(given: bytes, predicted: bytes) -> bytes:

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 WINDOW = 4 * 1024 * 1024
 """Bytes of records that are held at a time; one record may be longer."""
 
+MAX_RECORD = 256 * 1024 * 1024
+"""Bytes after which a record that does not end is an error, so that memory is bounded."""
+
 BOM = b"\xef\xbb\xbf"
 
 
@@ -331,6 +334,8 @@ def windows(chunks: Iterable[bytes], split: Split, start: int, stop: int, size: 
             yield Window(at, buffer[:length])
         at, buffer = at + length, buffer[length:]
         pending, held = [buffer], len(buffer)
+        if not length and held > MAX_RECORD and not isinstance(split, Whole):
+            raise SplitError(f"the record at byte {at:,} does not end within {MAX_RECORD:,} bytes")
         wanted = size if length else 2 * held  # one record is longer: look again when twice as much is there
     buffer = b"".join(pending)
     length = _whole_length(buffer, split, at, stop)
