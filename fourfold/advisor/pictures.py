@@ -47,20 +47,24 @@ def cost_by_rate(scenario: Scenario, prices: Prices, modes: Sequence[Mode] = MOD
     rates = tradeoffs.rates(6)
     curves = {mode: tradeoffs.curve(scenario, prices, rates, mode) for mode in modes}
     known = [usd for curve in curves.values() for usd in curve if usd]
+    if not known:
+        known = [1.0]
+    low, high = max(min(known), 0.001), max(known)
     drawing = Drawing(760, 440, "Cost a month against requests a day")
-    top = 10 ** len(f"{int(max(known, default=10))}")
-    plot = Plot(drawing, (tradeoffs.LOW, tradeoffs.HIGH), (0.01, float(top)))
-    plot.axes(
-        "requests a day", "US dollars a month",
-        [(v, short(v)) for v in decades(*plot.x_range)], [(v, short(v)) for v in decades(*plot.y_range)],
-    )  # fmt: skip
+    plot = Plot(drawing, (tradeoffs.LOW, tradeoffs.HIGH), (low / 2, high * 2))
+    x_ticks = [(v, short(v)) for v in decades(*plot.x_range)]
+    plot.axes("requests a day", "US dollars a month", x_ticks, money_ticks(plot.y_range))
     ends = []
     for mode, curve in curves.items():
-        drawn = [plot.at(r, max(usd, 0.01)) for r, usd in zip(rates, curve, strict=True) if usd is not None]
+        drawn = [plot.at(r, max(usd, low)) for r, usd in zip(rates, curve, strict=True) if usd is not None]
         if drawn:
             drawing.line(drawn, COLOURS[mode], 2.5)
             ends.append((drawn[-1][1], mode, COLOURS[mode]))
     plot.labels(ends)
+    absent = [mode for mode in modes if mode not in {mode for _, mode, _ in ends}]
+    if absent:
+        said = f"not drawn, because it does not fit this scenario: {', '.join(absent)}"
+        drawing.text(plot.left, 44, said, 11, FAINT)
     for crossing in tradeoffs.crossings(scenario, prices, modes):
         x = plot.x(crossing.requests_per_day)
         drawing.line([(x, plot.y_span[0]), (x, plot.y_span[1])], FAINT, 1, "4 4")
@@ -123,60 +127,70 @@ def latency_payload_map(scenario: Scenario) -> str:
     return drawing.render()
 
 
-def frontier(points: Sequence[Point], best: Sequence[Point], target_ms: float | None = None) -> str:
-    """Every configuration by cost and p99; those that nothing beats are joined and named."""
-    drawing = Drawing(760, 440, "Cost against p99: every configuration, and those that nothing beats")
-    shown = [p for p in points if p.usd > 0 and p.p99_ms > 0] or [Point("real-time", "", 1, 1)]
-    plot = Plot(
-        drawing,
-        (min(p.usd for p in shown) / 1.6, max(p.usd for p in shown) * 1.6),
-        (min(p.p99_ms for p in shown) / 2.5, max(p.p99_ms for p in shown) * 2),
-    )
-    plot.axes(
-        "US dollars a month", "p99, from request to answer",
-        [(v, short(v)) for v in decades(*plot.x_range)], [(v, duration(v)) for v in decades(*plot.y_range)],
-    )  # fmt: skip
+def frontier(points: Sequence[Point], target_ms: float | None = None) -> str:
+    """Configurations by cost and p99; those that nothing beats are joined, the cheapest and the fastest named.
+
+    With a target, what takes more than ten times as long is left out.
+    """
+    drawing = Drawing(760, 440, "Cost against p99: the line joins what nothing beats")
+    shown = [p for p in points if p.usd > 0 and (target_ms is None or p.p99_ms <= 10 * target_ms)]
+    if not shown:
+        drawing.text(380, 220, "no configuration comes near the target", 13, FAINT, "middle")
+        return drawing.render()
+    best = tradeoffs.unbeaten(shown)
+    low, high = min(p.p99_ms for p in shown), max(p.p99_ms for p in shown)
+    usd = min(p.usd for p in shown), max(p.usd for p in shown)
+    plot = Plot(drawing, (usd[0] / 1.6, usd[1] * 1.6), (low / 2.5, max(high, target_ms or 0) * 2.5), left=84)
+    plot.axes("US dollars a month", "p99, from request to answer", money_ticks(plot.x_range), time_ticks(plot.y_range))
+    if target_ms:
+        y = plot.y(target_ms)
+        drawing.line([(plot.x_span[0], y), (plot.x_span[1], y)], "#b42318", 1.5, "6 4")
+        drawing.text(plot.x_span[1] - 4, y - 6, f"target {duration(target_ms)}", 11, "#b42318", "end")
     for point in shown:
-        drawing.dot(*plot.at(point.usd, point.p99_ms), COLOURS[point.mode], 3, f"{point.mode}, {point.label}")
+        drawing.dot(*plot.at(point.usd, point.p99_ms), COLOURS[point.mode], 3.5, f"{point.mode}, {point.label}")
     drawing.line([plot.at(p.usd, p.p99_ms) for p in best], INK, 1.5)
     for point in best:
         tip = f"{point.mode}, {point.label}: {point.usd:,.2f} USD, {duration(point.p99_ms)}"
         drawing.dot(*plot.at(point.usd, point.p99_ms), COLOURS[point.mode], 6, tip)
-    if target_ms and plot.y_range[0] < target_ms < plot.y_range[1]:
-        y = plot.y(target_ms)
-        drawing.line([(plot.x_span[0], y), (plot.x_span[1], y)], "#b42318", 1.5, "6 4")
-        drawing.text(plot.x_span[1] - 4, y - 6, f"target {duration(target_ms)}", 11, "#b42318", "end")
-    for point, below in ((best[0], False), (best[-1], True)) if len(best) > 1 else ((best[0], False),) if best else ():
+    for point, below in {best[0]: False, best[-1]: True}.items():
         x, y = plot.at(point.usd, point.p99_ms)
         drawing.text(x + 9, y + (20 if below else -10), point.label, 11, INK)
-    modes = {p.mode for p in shown}
-    plot.labels([(plot.y_span[1] + 18 * i, m, COLOURS[m]) for i, m in enumerate(m for m in MODES if m in modes)])
+    modes = [m for m in MODES if m in {p.mode for p in shown}]
+    plot.labels([(plot.y_span[1] + 18 * i, m, COLOURS[m]) for i, m in enumerate(modes)])
     return drawing.render()
 
 
-COLUMN, ROW, WIDTH, HEIGHT = 205, 112, 165, 62
+def money_ticks(span: tuple[float, float]) -> list[tuple[float, str]]:
+    """Powers of ten; for less than two of them, 1, 2 and 5 of each as well."""
+    ticks = decades(*span)
+    if len(ticks) < 2:
+        ticks = [m * v for v in decades(span[0] / 10, span[1]) for m in (1, 2, 5) if span[0] <= m * v <= span[1]]
+    return [(v, short(v)) for v in ticks]
+
+
+def time_ticks(span: tuple[float, float]) -> list[tuple[float, str]]:
+    """Round times between two figures of milliseconds."""
+    round_times = (1, 10, 100, 1e3, 1e4, 6e4, 6e5, 3.6e6, 3.6e7, 8.64e7, 8.64e8)
+    return [(ms, duration(ms)) for ms in round_times if span[0] <= ms <= span[1]]
+
+
+COLUMN, ROW, WIDTH, HEIGHT = 255, 112, 190, 62
 
 
 def architecture(boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
     """Boxes on a grid and the arrows between them."""
-    columns, rows = max(b.column for b in boxes) + 1, max(b.row for b in boxes) + 1
+    first = min(b.row for b in boxes)
+    columns, rows = max(b.column for b in boxes) + 1, max(b.row for b in boxes) + 1 - first
     drawing = Drawing(COLUMN * columns, ROW * rows + 10, "Architecture")
-    middle = {b.id: (COLUMN * b.column + COLUMN / 2, ROW * b.row + ROW / 2 + 5) for b in boxes}
+    middle = {b.id: (COLUMN * b.column + COLUMN / 2, ROW * (b.row - first) + ROW / 2 + 5) for b in boxes}
     for arrow in arrows:
         (x1, y1), (x2, y2) = middle[arrow.start], middle[arrow.end]
         start, end = _edge(x1, y1, x2, y2), _edge(x2, y2, x1, y1)
         drawing.arrow(*start, *end)
         if arrow.text:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-            steep = abs(end[1] - start[1]) > abs(end[0] - start[0])
-            drawing.text(
-                x + 6 if steep else x,
-                y + 4 if steep else y - 6,
-                arrow.text,
-                10.5,
-                FAINT,
-                "start" if steep else "middle",
-            )
+            drawing.box(x - 3.1 * len(arrow.text) - 3, y - 8, 6.2 * len(arrow.text) + 6, 15, "#fff")
+            drawing.text(x, y + 4, arrow.text, 10.5, FAINT, "middle")
     for box in boxes:
         x, y = middle[box.id]
         drawing.box(x - WIDTH / 2, y - HEIGHT / 2, WIDTH, HEIGHT, "#f8fafc", "#9aa5b1", 8)

@@ -44,9 +44,8 @@ class Drawing:
 
     def dot(self, x: float, y: float, colour: str, radius: float = 4, title: str = "") -> None:
         tip = f"<title>{escape(title)}</title>" if title else ""
-        self.shapes.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" stroke="#fff" stroke-width="1.5">{tip}</circle>'
-        )
+        place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"'
+        self.shapes.append(f'<circle {place} fill="{colour}" stroke="#fff" stroke-width="1.5">{tip}</circle>')
 
     def text(
         self, x: float, y: float, text: str, size: float = 12, colour: str = INK, anchor: str = "start",
@@ -153,7 +152,7 @@ def png(text: str, scale: float = 2.0) -> bytes:
         ValidationException: the `pictures` extra is not installed.
     """
     try:
-        import cairosvg
+        import cairosvg  # type: ignore[import-untyped,unused-ignore]  # ships no types
     except (ImportError, OSError) as error:
         raise ValidationException(
             f"a PNG needs CairoSVG and the Cairo library ({error}); pip install 'fourfold[pictures]'"

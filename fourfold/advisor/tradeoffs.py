@@ -84,8 +84,13 @@ def points(scenario: Scenario, prices: Prices, modes: Sequence[Mode] = MODES) ->
 
 def frontier(scenario: Scenario, prices: Prices, modes: Sequence[Mode] = MODES) -> list[Point]:
     """The configurations that nothing beats on both cost and p99, from the cheapest to the fastest."""
+    return unbeaten(points(scenario, prices, modes))
+
+
+def unbeaten(every: Sequence[Point]) -> list[Point]:
+    """The points that no other beats on both cost and p99, from the cheapest to the fastest."""
     best: list[Point] = []
-    for point in sorted(points(scenario, prices, modes), key=lambda p: (p.usd, p.p99_ms)):
+    for point in sorted(every, key=lambda p: (p.usd, p.p99_ms)):
         if not best or point.p99_ms < best[-1].p99_ms:
             best.append(point)
     return best
