@@ -18,12 +18,12 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
-from fourfold.api.aws import AwsApi
+from fourfold.api.aws import AwsApi, Service
 from fourfold.api.fastlane import Lane, protocol_class
 from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
-from fourfold.api.native import native_routes
+from fourfold.api.native import endpoint_routes
 from fourfold.api.s3 import s3_app
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.signatures import Verifier
@@ -37,7 +37,7 @@ from fourfold.pool.local import LocalPlacer
 from fourfold.pool.routes import Routes
 from fourfold.storage.artifacts import Artifacts
 from fourfold.storage.objects import Objects
-from fourfold.store import Store
+from fourfold.store import Store, tags
 from fourfold.store.migrate import upgrade
 
 log = logging.getLogger(__name__)
@@ -72,28 +72,32 @@ class App:
         self.store = Store(settings.store_url)
         upgrade(self.store)
         self.keys = Keys(settings.data_dir)
-        self.keys.ensure()
+        self.keys.first()
         self.routes = Routes()
         objects = Objects(settings.buckets)
+        objects.sweep()
         artifacts = Artifacts(settings.artifacts, objects)
-        self.reconciler = Reconciler(self.store, self.placer, self.routes, artifacts.fetch, settings, clock)
+        artifacts.sweep()
+        self.reconciler = Reconciler(
+            self.store, self.placer, self.routes, artifacts.fetch, settings, clock, forget=tags.remove
+        )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
-        verifier = Verifier(self.keys, settings.limits.clock_skew_seconds)
+        verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
         aws = AwsApi(
             [
-                SageMaker(self.store, endpoints, settings.partition, clock),
-                Sts(settings.partition),
-                Iam(settings.partition),
+                Service("sagemaker", SageMaker(self.store, endpoints, settings.partition, clock)),
+                Service("sts", Sts(settings.partition)),
+                Service("iam", Iam(settings.partition)),
             ]
         )
         self.gateway = Gateway(
             self.lane,
             verifier,
             aws,
-            s3_app(settings.buckets, verifier),
-            native_routes(settings),
+            s3_app(settings.buckets, self.keys, settings.partition.region),
+            endpoint_routes(settings),
             metrics.render,
             self.ready,
         )

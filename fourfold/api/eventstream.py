@@ -1,6 +1,6 @@
 """AWS event stream messages (`application/vnd.amazon.eventstream`), as InvokeEndpointWithResponseStream answers.
 
-    message = total length (4) · headers length (4) · CRC of these 8 bytes (4) · headers · payload · CRC of all before (4)
+    message = total length (4) · headers length (4) · CRC of these (4) · headers · payload · CRC of all before (4)
     header  = name length (1) · name · 7 (a string) · value length (2) · value
 
 Format: https://smithy.io/2.0/aws/amazon-eventstream.html

@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fourfold.api import eventstream
 from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
-from fourfold.config import Settings
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import find_route, model_error, request_headers
 from fourfold.pool.routes import Variant
@@ -38,7 +37,7 @@ STREAM_AHEAD = 16 * 1024 * 1024
 class Authenticator(Protocol):
     """Checks a request's credentials (`signatures` and `keys`)."""
 
-    def verify(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes | None) -> Any:
+    def verify(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> object:
         """The identity behind a request. Raises AuthenticationError."""
 
 
@@ -53,7 +52,6 @@ class Gateway:
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
-        settings: folders.
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class Gateway:
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
-        settings: Settings,
     ) -> None:
         self._lane = lane
         self._authenticator = authenticator
@@ -74,7 +71,6 @@ class Gateway:
         self._native = native
         self._metrics = metrics
         self._ready = ready
-        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
 
 def endpoint_routes(settings: Settings) -> dict[str, Handler]:
-    """`GET /fourfold/endpoints/{name}/logs?tail=N`: the last N lines (default 200) of each worker, newest worker last."""
+    """`GET /fourfold/endpoints/{name}/logs?tail=N`: the last N lines (200) of each worker, newest worker last."""
 
     async def logs(request: Request) -> Response:
         _, _, name, what = (*request.url.path.strip("/").split("/"), "", "")[:4]
@@ -38,10 +38,8 @@ def endpoint_routes(settings: Settings) -> dict[str, Handler]:
 
 
 def _tail_all(folder: Path, lines: int) -> str:
-    parts = []
-    for path in sorted(folder.glob("*/*.log"), key=lambda path: path.stat().st_mtime):
-        parts.append(f"==> {path.parent.name}/{path.stem} <==\n{_tail(path, lines)}")
-    return "\n".join(parts)
+    found = sorted(folder.glob("*/*.log"), key=lambda path: path.stat().st_mtime)
+    return "\n".join(f"==> {path.parent.name}/{path.stem} <==\n{_tail(path, lines)}" for path in found)
 
 
 def _tail(path: Path, lines: int) -> str:

@@ -62,6 +62,11 @@ def every(db: Connection, kind: str, statuses: Sequence[str] | None = None) -> l
 
 
 _SELECT = sa.select(
-    resources.c.kind, resources.c.name, resources.c.arn, resources.c.created_at, resources.c.modified_at,
-    resources.c.status, resources.c.document,
+    resources.c.kind,
+    resources.c.name,
+    resources.c.arn,
+    resources.c.created_at,
+    resources.c.modified_at,
+    resources.c.status,
+    resources.c.document,
 )

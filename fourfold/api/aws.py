@@ -1,0 +1,92 @@
+"""The AWS services of one server, except S3 and the invocation calls: tells them apart and calls their operations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fourfold.api.fastlane import request_id
+from fourfold.api.protocol import Contract, HttpAnswer, HttpRequest, operations
+from fourfold.errors import FourfoldError, InternalFailure, UnknownOperationException
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One AWS service: its contract and what implements its operations.
+
+    Args:
+        name: botocore's name of the service.
+        implementations: objects whose methods are marked with `@operation`.
+    """
+
+    def __init__(self, name: str, *implementations: object) -> None:
+        self.contract = Contract(name)
+        self.operations = {
+            name: method for part in implementations for name, method in operations(part).items()
+        }  # fmt: skip
+
+    async def answer(self, request: HttpRequest, region: str, id: str) -> HttpAnswer:
+        """Parse, call, serialize; every failure in the service's own form."""
+        contract = self.contract
+        try:
+            call = contract.parse(request, region=region, request_id=id)
+            method = self.operations.get(call.operation)
+            if method is None:
+                raise UnknownOperationException(
+                    f"Fourfold does not implement {call.operation} of {contract.name}. "
+                    "docs/reference/compatibility.md lists what it does."
+                )
+            return contract.serialize(call.operation, await method(call), id)
+        except FourfoldError as error:
+            return contract.serialize_error(error, id)
+        except Exception as error:
+            log.exception("operation failed inside the server", extra={"service": contract.name, "request": id})
+            failure = InternalFailure(f"{type(error).__name__} inside the server; its log has request {id}.")
+            return contract.serialize_error(failure, id)
+
+
+class AwsApi:
+    """ASGI application for several services.
+
+    A service is told by `X-Amz-Target`, else by the name that the request is signed for, else by its path.
+    """
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self.services = {service.contract.name: service for service in services}
+        self._by_target = {s.contract.target_prefix: s for s in self.services.values() if s.contract.target_prefix}
+        self._by_signing_name = {s.contract.signing_name: s for s in self.services.values()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        id = request_id().decode()
+        identity = scope.get("state", {}).get("identity")
+        service = self._find(request, getattr(identity, "service", ""))
+        if service is None:
+            answer = _unknown(request, getattr(identity, "service", ""), id)
+        else:
+            parts = HttpRequest(
+                request.method, request.url.path, request.url.query, request.headers, await request.body()
+            )
+            answer = await service.answer(parts, getattr(identity, "region", ""), id)
+        await Response(answer.body, answer.status, answer.headers)(scope, receive, send)
+
+    def _find(self, request: Request, signed_for: str) -> Service | None:
+        target = request.headers.get("x-amz-target")
+        if target:
+            return self._by_target.get(target.rpartition(".")[0])
+        if signed_for:
+            return self._by_signing_name.get(signed_for)
+        return None
+
+
+def _unknown(request: Request, signed_for: str, id: str) -> HttpAnswer:
+    what = request.headers.get("x-amz-target") or signed_for or f"{request.method} {request.url.path}"
+    error = UnknownOperationException(f"Fourfold has no service for {what!r}: see docs/reference/compatibility.md.")
+    body = msgspec.json.encode({"__type": error.code, "message": error.message})
+    return HttpAnswer(404, {"x-amzn-errortype": error.code, "x-amzn-requestid": id}, body)

@@ -1,0 +1,173 @@
+"""Model artifacts on this machine: fetched, unpacked safely, kept by content.
+
+    fetch("s3://bucket/model.tar.gz")  →  <folder>/<sha256 of the bytes>/
+
+The same bytes are unpacked once, whoever asks, in whatever thread or process; an artifact appears whole, by rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from fourfold.errors import ModelLoadError, ValidationException
+from fourfold.storage.objects import Location, Objects, parse_location
+
+MOST_BYTES = 50 * 1024**3
+"""Bytes that an archive may unpack to."""
+MOST_RATIO = 200
+"""Unpacked bytes per archive byte: real models stay far below, a bomb does not."""
+MOST_MEMBERS = 100_000
+
+_PARTIAL = ".partial-"
+_BLOCK = 1024 * 1024
+
+
+class Artifacts:
+    """The artifacts of one data folder.
+
+    Args:
+        folder: where they are kept.
+        objects: storage that `s3://` URLs lead to.
+    """
+
+    def __init__(self, folder: Path, objects: Objects) -> None:
+        self._folder = folder
+        self._objects = objects
+
+    def fetch(self, url: str) -> Path:
+        """A local folder with the unpacked artifact; blocking.
+
+        Args:
+            url: `s3://bucket/key` of a single file or a tar archive, or `s3://bucket/prefix/` of many files.
+
+        Raises:
+            ModelLoadError: there is nothing, or an archive is broken or unsafe; says which member and why.
+        """
+        try:
+            location = parse_location(url)
+            if location.key.endswith("/") or not location.key:
+                return self._fetch_prefix(location)
+            with self._objects.open(location) as source:
+                return self._keep(source, PurePosixPath(location.key).name)
+        except (ValidationException, OSError) as error:
+            reason = error.message if isinstance(error, ValidationException) else str(error)
+            raise ModelLoadError(f"Could not find model data at {url}: {reason}") from error
+
+    def sweep(self) -> None:
+        """At start: remove what a crash left half done."""
+        for path in self._folder.glob(f"{_PARTIAL}*"):
+            _remove(path)
+
+    def collect(self, used: Iterable[Path]) -> None:
+        """Remove the artifacts that are not among `used`."""
+        kept = {path.name for path in used}
+        for path in self._folder.glob("*"):
+            if path.name not in kept and not path.name.startswith("."):
+                _remove(path)
+
+    def _keep(self, source: BinaryIO, name: str) -> Path:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+        archive = _is_archive(source)
+        identity = digest if archive else f"{digest}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        target = self._folder / identity
+        if target.is_dir():
+            return target
+        partial = self._partial()
+        try:
+            if archive:
+                _unpack(source, partial, name)
+            else:
+                source.seek(0)
+                with (partial / name).open("wb") as copy:
+                    shutil.copyfileobj(source, copy, _BLOCK)
+            return _publish(partial, target)
+        except BaseException:
+            _remove(partial)
+            raise
+
+    def _fetch_prefix(self, prefix: Location) -> Path:
+        """Every object under a prefix, as a folder; told apart by names, sizes and times."""
+        entries = list(self._objects.list(prefix))
+        if not entries:
+            raise ValidationException(f"there is no object under {prefix}.")
+        listing = "\n".join(f"{entry.location} {entry.size} {entry.modified_at}" for entry in entries)
+        target = self._folder / hashlib.sha256(listing.encode()).hexdigest()
+        if target.is_dir():
+            return target
+        partial = self._partial()
+        try:
+            for entry in entries:
+                copy = partial / entry.location.key[len(prefix.key) :]
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._objects.path(entry.location), copy)
+            return _publish(partial, target)
+        except BaseException:
+            _remove(partial)
+            raise
+
+    def _partial(self) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder))
+
+
+def _publish(partial: Path, target: Path) -> Path:
+    """Make a finished folder visible under its name, read-only. Another may have been faster: then that one stays."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & ~0o222)
+    partial.chmod(0o755)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        _remove(partial)
+    return target
+
+
+def _is_archive(source: BinaryIO) -> bool:
+    """A tar archive, compressed or not; told by its bytes, because names lie."""
+    source.seek(0)
+    start = source.read(512)
+    source.seek(0)
+    return start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\0"
+
+
+def _unpack(source: BinaryIO, folder: Path, name: str) -> None:
+    source.seek(0, os.SEEK_END)
+    most = min(MOST_BYTES, max(source.tell() * MOST_RATIO, 64 * 1024 * 1024))
+    source.seek(0)
+    total = count = 0
+    member: tarfile.TarInfo | None = None
+    try:
+        with tarfile.open(fileobj=source, mode="r|*") as archive:
+            for member in archive:
+                count += 1
+                total += member.size
+                if count > MOST_MEMBERS:
+                    raise ModelLoadError(f"{name} has more than {MOST_MEMBERS:,} members; that is no model archive.")
+                if total > most:
+                    raise ModelLoadError(
+                        f"{name} would unpack to over {most:,} bytes (at {member.name!r}); that is no model archive."
+                    )
+                archive.extract(member, folder, filter="data")
+    except tarfile.FilterError as error:
+        where = member.name if member is not None else "?"
+        raise ModelLoadError(f"{name} is not safe to unpack: member {where!r}: {error}. Pack it again.") from error
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ModelLoadError(
+            f"{name} is not a whole tar archive: {error}. Pack it again: tar czf model.tar.gz *"
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path)

@@ -1,0 +1,208 @@
+"""Objects by `s3://bucket/key` URL, as the server itself reaches them.
+
+On one machine buckets are folders and objects plain files, `<buckets>/<bucket>/<key>`; names starting with `.nanio` are
+the S3 door's own. All methods block: call them from a worker or a thread. A writer's object appears whole, by rename,
+when it is committed, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from fourfold.errors import ValidationException
+
+HIDDEN = ".nanio"
+TEMPORARY = ".nanio-tmp"
+"""Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
+
+_VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+_PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+
+
+class NoSuchObject(ValidationException):
+    """Nothing is stored under that URL."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an object is. `key` may be a prefix."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object: where, how many bytes, when it was last written (seconds since the epoch)."""
+
+    location: Location
+    size: int
+    modified_at: float
+
+
+def parse_location(url: str) -> Location:
+    """Take `s3://bucket/key` or `https://bucket.s3.region.amazonaws.com/key` apart.
+
+    Raises:
+        ValidationException: it is neither.
+    """
+    parts = urlsplit(url, allow_fragments=False)
+    path = url.split("://", 1)[-1].partition("/")[2]  # as it stands: a key may hold ? and #
+    if parts.scheme == "s3" and parts.netloc:
+        return Location(parts.netloc, path)
+    if parts.scheme == "https":
+        if match := _VIRTUAL_HOST.match(parts.netloc):
+            return Location(match["bucket"], unquote(path))
+        if _PATH_HOST.match(parts.netloc):
+            bucket, _, key = unquote(path).partition("/")
+            return Location(bucket, key)
+    raise ValidationException(f"{url!r} is not the address of an object: write s3://bucket/key.")
+
+
+class Objects:
+    """The buckets of one data folder.
+
+    Args:
+        buckets: the folder whose folders are the buckets.
+    """
+
+    def __init__(self, buckets: Path) -> None:
+        self._buckets = buckets
+
+    def path(self, location: Location) -> Path:
+        """The file that is (or would be) this object.
+
+        Raises:
+            ValidationException: the name leads out of its bucket, or into what is hidden.
+        """
+        parts = location.key.split("/")
+        if "\0" in location.key or any(part in (".", "..") for part in (*parts, location.bucket)):
+            raise ValidationException(f"{location} is no name for an object.")
+        if not location.bucket or "/" in location.bucket or parts[0].startswith(HIDDEN):
+            raise ValidationException(f"{location} is no name for an object.")
+        return self._buckets / location.bucket / location.key
+
+    def head(self, location: Location) -> ObjectInfo:
+        """Size and time. Raises NoSuchObject."""
+        path = self.path(location)
+        if not location.key or location.key.endswith("/") or not path.is_file():
+            raise NoSuchObject(f"There is no object {location}.")
+        stat = path.stat()
+        return ObjectInfo(location, stat.st_size, stat.st_mtime)
+
+    def open(self, location: Location) -> BinaryIO:
+        """The object as a file to read and seek in. Raises NoSuchObject."""
+        self.head(location)
+        return self.path(location).open("rb")
+
+    def get(self, location: Location, limit: int | None = None) -> bytes:
+        """All of an object. Raises NoSuchObject, or ValidationException where it has more than `limit` bytes."""
+        size = self.head(location).size
+        if limit is not None and size > limit:
+            raise ValidationException(f"{location} has {size:,} bytes; the limit is {limit:,}.")
+        return self.path(location).read_bytes()
+
+    def list(self, prefix: Location) -> Iterator[ObjectInfo]:
+        """Objects whose key starts so, by key in byte order, as S3 lists them."""
+        bucket = self._buckets / prefix.bucket
+        stem = prefix.key.rpartition("/")[0]
+        start = self.path(Location(prefix.bucket, stem)) if stem else bucket
+        for path in _walk(start):
+            key = path.relative_to(bucket).as_posix()
+            if key.startswith(prefix.key):
+                with suppress(FileNotFoundError):  # deleted while we list
+                    stat = path.stat()
+                    yield ObjectInfo(Location(prefix.bucket, key), stat.st_size, stat.st_mtime)
+
+    def put(self, location: Location, body: bytes) -> None:
+        """Write an object. It is on disk when this returns."""
+        with self.writer(location) as file:
+            file.write(body)
+
+    def writer(self, location: Location) -> ObjectWriter:
+        """A file to write; it becomes the object when its `with` block ends without an exception.
+
+        Raises:
+            ValidationException: there is no such bucket.
+        """
+        path = self.path(location)
+        bucket = self._buckets / location.bucket
+        if not bucket.is_dir():
+            raise ValidationException(f"There is no bucket {location.bucket}: create it first.")
+        return ObjectWriter(bucket / TEMPORARY, path)
+
+    def delete(self, location: Location) -> None:
+        """Remove an object; nothing happens where there is none."""
+        self.path(location).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """At start: remove what writers left that never committed."""
+        for folder in self._buckets.glob(f"*/{TEMPORARY}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class ObjectWriter:
+    """A context manager around the temporary file of an object."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        self._folder = temporary
+        self._temporary = temporary / secrets.token_hex(16)
+        self._path = path
+        self._file: BinaryIO
+
+    def __enter__(self) -> BinaryIO:
+        self._folder.mkdir(exist_ok=True)
+        self._file = self._temporary.open("wb")
+        return self._file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+            return
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary.replace(self._path)
+        _sync_folder(self._path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is durable when its folder has been synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder in the byte order of their keys: `a-b` comes before `a/b`, hence the slash when sorting."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    entries.sort(key=lambda entry: os.fsencode(entry.name) + (b"/" if entry.is_dir() else b""))
+    for entry in entries:
+        if entry.name.startswith(HIDDEN):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
