@@ -24,11 +24,12 @@ from typing import Any, BinaryIO
 import msgspec
 import pyarrow as pa
 
+from fourfold.errors import FourfoldError
 from fourfold.formats.base import ArrayModel, Model
 from fourfold.formats.codecs import BadRequest
 from fourfold.formats.codecs.parquet import to_table
 from fourfold.modes.batch import columnar, filters
-from fourfold.modes.batch.blobs import CHUNK, Blobs, LocalBlobs
+from fourfold.modes.batch.blobs import CHUNK, Blobs
 from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
 from fourfold.modes.batch.filters import FilterError
@@ -96,7 +97,7 @@ def run(model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes:
     """Do one shard. Never raises for what an object holds: that is in the report."""
     order = msgspec.msgpack.decode(payload, type=Order)
     pulse = Pulse(report)
-    blobs = LocalBlobs(Path(order.root))
+    blobs = Blobs(Path(order.root))
     done = tuple(_Transform(model, order, part, blobs, pulse).run() for part in order.slices)
     return msgspec.msgpack.encode(Report(done))
 
@@ -140,7 +141,7 @@ class _Transform:
                 sink = open_.enter_context(self._blobs.write(self._target))
                 self._open = open_
                 self._transform(sink)
-        except (BadObject, SplitError, BadRequest, FilterError, MismatchError) as error:
+        except (BadObject, SplitError, BadRequest, FilterError, MismatchError, FourfoldError) as error:
             return self._failed(getattr(error, "message", str(error)))
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             return self._failed(f"cannot read {self._slice.url}: {error}")
