@@ -42,10 +42,12 @@ class Arrow:
     text: str = ""
 
 
-def cost_by_rate(scenario: Scenario, prices: Prices, modes: Sequence[Mode] = MODES) -> str:
-    """Monthly cost of each mode against requests a day, with the rates at which the cheapest changes."""
+def cost_by_rate(scenario: Scenario, prices: Prices, fitting: Sequence[Mode] = MODES) -> str:
+    """Monthly cost of the four modes against requests a day, with the rates at which the cheapest of those that fit
+    changes. The others are dashed.
+    """
     rates = tradeoffs.rates(6)
-    curves = {mode: tradeoffs.curve(scenario, prices, rates, mode) for mode in modes}
+    curves = {mode: tradeoffs.curve(scenario, prices, rates, mode) for mode in MODES}
     known = [usd for curve in curves.values() for usd in curve if usd]
     if not known:
         known = [1.0]
@@ -58,14 +60,14 @@ def cost_by_rate(scenario: Scenario, prices: Prices, modes: Sequence[Mode] = MOD
     for mode, curve in curves.items():
         drawn = [plot.at(r, max(usd, low)) for r, usd in zip(rates, curve, strict=True) if usd is not None]
         if drawn:
-            drawing.line(drawn, COLOURS[mode], 2.5)
+            drawing.line(drawn, COLOURS[mode], 2.5 if mode in fitting else 1.5, "" if mode in fitting else "6 5")
             ends.append((drawn[-1][1], mode, COLOURS[mode]))
     plot.labels(ends)
-    absent = [mode for mode in modes if mode not in {mode for _, mode, _ in ends}]
+    absent = [mode for mode in MODES if mode not in {mode for _, mode, _ in ends}]
     if absent:
         said = f"not drawn, because it does not fit this scenario: {', '.join(absent)}"
         drawing.text(plot.left, 44, said, 11, FAINT)
-    for crossing in tradeoffs.crossings(scenario, prices, modes):
+    for crossing in tradeoffs.crossings(scenario, prices, fitting):
         x = plot.x(crossing.requests_per_day)
         drawing.line([(x, plot.y_span[0]), (x, plot.y_span[1])], FAINT, 1, "4 4")
         drawing.text(x, plot.y_span[1] - 6, short(tradeoffs.rounded(crossing.requests_per_day)), 11, FAINT, "middle")

@@ -15,6 +15,7 @@ from fourfold.errors import ValidationException
 if TYPE_CHECKING:
     from fourfold.advisor.advise import Advice
     from fourfold.advisor.prices import Prices
+    from fourfold.advisor.scenario import Mode
 
 STYLE = """
 :root { color-scheme: light; }
@@ -28,7 +29,8 @@ h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 .key span, .faint { color: #616e7c; font-size: .85rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }
+th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid #e4e7eb; vertical-align: top;
+  overflow-wrap: anywhere; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { max-width: 100%; height: auto; }
 .no { color: #b42318; } .yes { color: #008060; }
@@ -67,7 +69,7 @@ def page(advice: Advice, prices: Prices) -> str:
         "<h2>The other modes</h2>",
         _others(advice),
         "<h2>Cost against requests a day</h2>",
-        pictures.cost_by_rate(scenario, prices),
+        pictures.cost_by_rate(scenario, prices, _fitting(advice)),
         _list("", _findings(advice, prices)),
         "<h2>Payload and time to the answer</h2>",
         pictures.latency_payload_map(scenario),
@@ -126,7 +128,7 @@ def _others(advice: Advice) -> str:
 
 def _findings(advice: Advice, prices: Prices) -> list[str]:
     """What the pictures say, in words."""
-    said = [f"{c.text[0].upper()}{c.text[1:]}." for c in tradeoffs.crossings(advice.scenario, prices)]
+    said = [f"{c.text[0].upper()}{c.text[1:]}." for c in tradeoffs.crossings(advice.scenario, prices, _fitting(advice))]
     mix = tradeoffs.mixed(advice.scenario, prices)
     if mix is not None:
         said.append(f"A mixed plan would be cheaper: {mix.text}.")
@@ -135,6 +137,11 @@ def _findings(advice: Advice, prices: Prices) -> list[str]:
         figures = ", ".join(f"{name} {pictures.duration(ms)}" for name, ms in seen.items())
         said.append(f"Simulated on the scenario's arrivals: {figures}.")
     return said
+
+
+def _fitting(advice: Advice) -> list[Mode]:
+    """The recommended mode and the others that would do."""
+    return [advice.mode, *(other.type for other in advice.alternatives if other.feasible)]
 
 
 def _architecture(advice: Advice) -> str:

@@ -16,7 +16,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
@@ -39,7 +39,7 @@ from fourfold.advisor.sizing import (
 TICK_S = 60.0
 """Metrics are read once a minute, as in CloudWatch."""
 ENOUGH = 200_000
-"""Arrivals that `run` simulates unless told otherwise: p99 then rests on 2,000 of them."""
+"""Arrivals that `run` simulates at most unless it is given its own: p99 then rests on 2,000 of them."""
 
 
 @dataclass(frozen=True)
@@ -415,6 +415,7 @@ def timetable(hourly: Sequence[int]) -> Policy:
 def run(plan: Plan, arrivals: Times | None = None, seed: int = 0) -> Outcome:
     """Simulate a plan: on the given arrivals, on the scenario's trace, or on its hourly rates.
 
+    A day of more than `ENOUGH` requests is not simulated whole: its busiest hour is, with the capacity planned for it.
     Latencies are the client's: the platform and the transfer are added to what the queue says.
     """
     size = plan.sizing
@@ -423,21 +424,19 @@ def run(plan: Plan, arrivals: Times | None = None, seed: int = 0) -> Outcome:
     work = workload.of(plan.scenario)
     if plan.mode == "batch":
         return _batch(size, work.items_per_run)
-    if arrivals is None:
-        arrivals = _own(plan, seed)
-    outcome = _endpoint(size, arrivals, work)
-    shift = overhead_ms(work) / 1000
-    return Outcome(**{**outcome.__dict__, "latency_s": outcome.latency_s + shift})
-
-
-def _own(plan: Plan, seed: int) -> Times:
-    if plan.scenario.trace:
-        return np.asarray(plan.scenario.trace, dtype=float)
-    work = workload.of(plan.scenario)
-    total = work.requests_per_day
-    if total > ENOUGH:  # the busiest hour is what the percentiles hang on
-        return arrival.poisson(work.peak, ENOUGH, seed)
-    return arrival.over_day(work.hourly, max(1, min(30, int(ENOUGH / 20 / max(total, 1)))), seed)
+    if arrivals is None and plan.scenario.trace:
+        arrivals = np.asarray(plan.scenario.trace, dtype=float)
+    if arrivals is not None:
+        outcome = _endpoint(size, arrivals, work)
+    elif work.requests_per_day <= ENOUGH:
+        days = max(1, min(30, int(20_000 / max(work.requests_per_day, 1))))
+        outcome = _endpoint(size, arrival.over_day(work.hourly, days, seed), work)
+    else:
+        busiest = max(work.hourly)
+        steady = arrival.poisson(busiest, min(ENOUGH, int(busiest * 3600)), seed)
+        full = replace(size, floor=size.count, hourly=())
+        outcome = _endpoint(full, steady, work)
+    return replace(outcome, latency_s=outcome.latency_s + overhead_ms(work) / 1000)
 
 
 def _endpoint(size: Sizing, arrivals: Times, work: workload.Workload) -> Outcome:
@@ -450,7 +449,7 @@ def _endpoint(size: Sizing, arrivals: Times, work: workload.Workload) -> Outcome
             cold_s=cold_s,
             provisioned=size.provisioned,
         )
-    if size.mode == "asynchronous":
+    if size.mode == "asynchronous" and size.count > size.floor:
         scale = track_backlog(2.0 * size.concurrency, size.floor, size.count)
         return queue(arrivals, work.service_s, size.concurrency, instances=size.floor, policy=scale, ttl_s=21600.0)
     if size.hourly:

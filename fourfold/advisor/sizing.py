@@ -7,6 +7,7 @@ work, with what they would use in a month; `search` prices them and picks. Laten
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def asynchronous(work: Workload, prices: Prices) -> Iterator[Sizing]:
         # Poisson arrivals: an instance is up while the last arrival is younger than the scale-in time.
         up = [1 - math.exp(-rate * (SCALE_IN_S + work.service_s)) if to_zero else 1.0 for rate in work.hourly]
         hours = sum(n * share for n, share in zip(counts, up, strict=True)) * DAYS_PER_MONTH
-        cold = _cold_share(work, SCALE_IN_S) if to_zero else 0.0
+        cold = _starting_share(work, counts, to_zero)
         fixed = overhead_ms(work) + work.service_s * 1000
         waits = _waits(max(work.hourly), work.service_s, max(counts) * k)
         start = INSTANCE_START_S * 1000
@@ -329,10 +330,50 @@ def _hosts(work: Workload, prices: Prices, use: str) -> Iterator[tuple[Instance,
             yield instance, k
 
 
-def _cold_share(work: Workload, kept_s: float) -> float:
-    """Share of the requests that come when the last one is longer than `kept_s` ago (Poisson arrivals in each hour)."""
+def _starting_share(work: Workload, counts: list[int], to_zero: bool) -> float:
+    """Share of the asynchronous requests that wait for an instance to start.
+
+    One that comes when the last is longer ago than the scale-in time (Poisson arrivals in each hour), those that come
+    while the instance starts for it, and those of the minutes in which the count grows from one hour to the next.
+    """
     total = sum(work.hourly)
-    return sum(r * math.exp(-r * kept_s) for r in work.hourly) / total if total else 1.0
+    if not total:
+        return 1.0 if to_zero else 0.0
+    empty = sum(r * math.exp(-r * SCALE_IN_S) * (1 + r * INSTANCE_START_S) for r in work.hourly) / total
+    grown = 0.0
+    for h, (rate, count) in enumerate(zip(work.hourly, counts, strict=True)):
+        before = 0 if to_zero and not work.hourly[h - 1] else counts[h - 1]
+        if rate and count > before:
+            grown += 1 + rate * INSTANCE_START_S
+    return min(1.0, (empty if to_zero else 0.0) + grown / max(work.requests_per_day, 1.0))
+
+
+def _cold_share(work: Workload, kept_s: float) -> float:
+    """Share of the requests that start an instance which serves one request at a time and is kept `kept_s` when idle.
+
+    In an hour with Poisson arrivals at r the number of busy instances N is Poisson with mean r × service. A request
+    that finds k busy needs one more; that one was last needed longer than `kept_s` ago with probability
+    e^(−r P(N ≥ k) kept). After an hour without any, the first request is cold too.
+    """
+    total = sum(work.hourly)
+    if not total:
+        return 1.0
+    cold = sum(r * _cold_in_hour(r, r * work.service_s, kept_s) for r in work.hourly) / total
+    mornings = sum(1 for h, r in enumerate(work.hourly) if r and not work.hourly[h - 1])
+    return min(1.0, cold + mornings / max(work.requests_per_day, 1.0))
+
+
+@functools.lru_cache(maxsize=4096)
+def _cold_in_hour(rate: float, load: float, kept_s: float) -> float:
+    if load > SERVERLESS_CONCURRENCY:
+        return 0.0  # no plan, and its thousands of instances are never all idle
+    cold, at_least, exactly, k = 0.0, 1.0, math.exp(-load), 0
+    while at_least > 1e-9:
+        cold += exactly * math.exp(-rate * at_least * kept_s)
+        at_least -= exactly
+        k += 1
+        exactly *= load / k
+    return cold
 
 
 def _endpoint(mode: Mode, work: Workload, instance: Instance, hours: float) -> Usage:

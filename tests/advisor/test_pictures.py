@@ -119,4 +119,4 @@ def test_the_report_is_one_self_contained_page(tmp_path: Path) -> None:
     assert "&lt;b&gt;chatbot&lt;/b&gt; &amp; co" in html
     assert html.count("<svg") == 4
     assert f"${advice.plan.cost.total:,.2f}" in html
-    assert re.search(r"is cheaper below [\d,]+ requests a day", html)
+    assert re.search(r"erverless is cheaper below [\d,]+ requests a day", html)

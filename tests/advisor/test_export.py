@@ -1,0 +1,174 @@
+"""What is exported is accepted by the tools that read it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fourfold.advisor import export, search
+from fourfold.advisor.export import cloudformation
+from fourfold.advisor.prices import shipped
+from fourfold.advisor.scenario import MODES, Mode, Scenario
+from fourfold.advisor.search import Plan
+from fourfold.errors import ValidationException
+
+PRICES = shipped()
+BASE = Scenario(id="shop 1", processing_s=0.3, payload_mb=0.02, memory_gb=2, pattern="diurnal", requests_per_day=2e6)
+RARE = replace(BASE, pattern="intermittent", requests_per_day=20)
+WARM = replace(RARE, latency_p99_ms=800, tolerates_cold_start=False)
+GPU = Scenario(id="video", gpu=True, processing_s=200, payload_mb=300, requests_per_day=50, pattern="spiky")
+
+PLANS = [
+    *search.plans(BASE, PRICES).values(),
+    search.plan(RARE, "asynchronous", PRICES),
+    search.plan(WARM, "serverless", PRICES),
+    search.plan(GPU, "real-time", PRICES),
+]
+NAMES = [f"{p.mode}, {p.scenario.id}, {p.scenario.requests_per_day:g} a day" for p in PLANS]
+
+
+@pytest.fixture(params=PLANS, ids=NAMES)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    found: Plan = request.param
+    return found
+
+
+def plan_for(mode: Mode, scenario: Scenario = BASE) -> Plan:
+    return search.plan(scenario, mode, PRICES)
+
+
+def test_cfn_lint_has_nothing_to_say(tmp_path: Path) -> None:
+    paths = []
+    for number, plan in enumerate(PLANS):
+        paths += export.write(plan, "cloudformation", tmp_path / str(number))
+    ran = subprocess.run(
+        [str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "I", "--", *map(str, paths)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stdout + ran.stderr
+
+
+def statements(resources: dict[str, Any]) -> list[dict[str, Any]]:
+    roles = [r for r in resources.values() if r["Type"] == "AWS::IAM::Role"]
+    return [s for r in roles for p in r["Properties"]["Policies"] for s in p["PolicyDocument"]["Statement"]]
+
+
+def test_roles_name_what_they_may_do_and_to_what(plan: Plan) -> None:
+    for statement in statements(cloudformation.template(plan)["Resources"]):
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert not any("*" in action for action in actions)
+        if statement["Resource"] == "*":  # these two know no resources
+            assert actions in (["ecr:GetAuthorizationToken"], ["cloudwatch:PutMetricData"])
+
+
+def test_every_reference_in_a_template_leads_somewhere(plan: Plan) -> None:
+    template = cloudformation.template(plan)
+    known = {*template["Resources"], *template["Parameters"]}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, dict):
+            if "Ref" in value:
+                assert value["Ref"] in known
+            if "Fn::GetAtt" in value:
+                assert value["Fn::GetAtt"][0] in known
+            for inner in value.values():
+                visit(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                visit(inner)
+
+    visit(template)
+
+
+def test_a_template_has_what_its_mode_needs() -> None:
+    def types(mode: Mode, scenario: Scenario = BASE) -> set[str]:
+        return {
+            r["Type"].split("::", 1)[1] for r in cloudformation.template(plan_for(mode, scenario))["Resources"].values()
+        }
+
+    assert {"SageMaker::Endpoint", "ApplicationAutoScaling::ScalingPolicy", "CloudWatch::Alarm"} <= types("real-time")
+    assert {"SQS::Queue", "SNS::Topic", "S3::Bucket", "SageMaker::EndpointConfig"} <= types("asynchronous")
+    assert {"Scheduler::Schedule", "S3::Bucket", "Events::Rule"} <= types("batch")
+    assert "SageMaker::Endpoint" not in types("batch")
+    assert "ApplicationAutoScaling::ScalableTarget" not in types("serverless")
+
+
+def test_the_scheduled_job_is_a_valid_request() -> None:
+    from botocore.session import get_session
+    from botocore.validate import ParamValidator
+
+    resources = cloudformation.template(plan_for("batch"))["Resources"]
+    members = json.loads(resources["Schedule"]["Properties"]["Target"]["Input"]["Fn::Sub"])
+    shape = get_session().get_service_model("sagemaker").operation_model("CreateTransformJob").input_shape
+    report = ParamValidator().validate(members, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+@pytest.mark.parametrize(
+    ("runs", "expression"),
+    [(1, "cron(0 1 1 * ? *)"), (4, "cron(0 1 ? * MON *)"), (30, "cron(0 1 * * ? *)"), (365, "rate(2 hours)")],
+)
+def test_schedules(runs: float, expression: str) -> None:
+    assert cloudformation.schedule(runs) == expression
+
+
+def test_terraform_is_hcl_and_its_references_lead_somewhere(plan: Plan, tmp_path: Path) -> None:
+    hcl2 = pytest.importorskip("hcl2")
+    export.write(plan, "terraform", tmp_path)
+    main = (tmp_path / "main.tf").read_text()
+    parsed = hcl2.loads(main)
+    variables = hcl2.loads((tmp_path / "variables.tf").read_text())["variable"]
+    declared = {(_bare(kind), _bare(name)) for r in parsed["resource"] for kind, of in r.items() for name in of}
+    for kind, name in re.findall(r"(?<!data\.)\b(aws_[a-z0-9_]+)\.([a-z_0-9]+)\.", main):
+        assert (kind, name) in declared
+    names = {_bare(name) for v in variables for name in v}
+    assert set(re.findall(r"\bvar\.([a-z_]+)", main)) <= names
+
+
+def _bare(name: str) -> str:
+    return name.strip('"')
+
+
+def test_the_script_is_python_that_explains_itself(plan: Plan, tmp_path: Path) -> None:
+    (path,) = export.write(plan, "boto3", tmp_path)
+    ast.parse(path.read_text())
+    environment = {"AWS_DEFAULT_REGION": "us-east-1", "PATH": ""}
+    ran = subprocess.run(
+        [sys.executable, str(path), "--help"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "--role-arn" in ran.stdout
+
+
+def test_the_diagram_comes_as_svg_and_mermaid(plan: Plan, tmp_path: Path) -> None:
+    assert {p.name for p in export.write(plan, "diagram", tmp_path)} == {"architecture.svg", "architecture.mmd"}
+
+
+def test_the_template_is_plain_yaml_without_anchors(plan: Plan, tmp_path: Path) -> None:
+    (path,) = export.write(plan, "cloudformation", tmp_path / "new" / "folder")
+    text = path.read_text()
+    assert yaml.safe_load(text) == cloudformation.template(plan)
+    assert "&id" not in text
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValidationException, match="cloudformation, boto3, terraform, diagram"):
+        export.write(plan_for("batch"), "pulumi", tmp_path)
+    with pytest.raises(ValidationException, match="no GPU"):
+        export.write(plan_for("serverless", GPU), "boto3", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValidationException, match="cannot be written"):
+        export.write(plan_for("batch"), "boto3", tmp_path / "file")
+
+
+def test_modes_are_all_covered() -> None:
+    assert {p.mode for p in PLANS} == set(MODES)
