@@ -7,7 +7,7 @@ Where the guidance leaves two modes open, the cheaper one is taken.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,11 @@ class Advice:
         }
         return answer if self.scenario.id is None else {"id": self.scenario.id, **answer}
 
+    def saved(self) -> dict[str, Any]:
+        """The answer with the scenario's figures, as `fourfold verify --plan` reads it."""
+        known = {f.name: getattr(self.scenario, f.name) for f in fields(self.scenario) if f.name != "evidence"}
+        return {**self.plain(), "scenario": {name: value for name, value in known.items() if value is not None}}
+
 
 def advise(scenario: Scenario, prices: Prices | None = None) -> Advice:
     """The best mode for a scenario, with a price and a latency. Deterministic; needs no server.
@@ -124,7 +129,9 @@ def advise(scenario: Scenario, prices: Prices | None = None) -> Advice:
     decision = _settle(scenario, decide(scenario), offers)
     chosen = offers[decision.mode]
     alternatives = tuple(
-        _alternative(scenario, offers[mode], decision.mode, chosen) for mode in MODES if mode != decision.mode
+        _alternative(scenario, offers[mode], chosen, decision.path[-1].because)
+        for mode in MODES
+        if mode != decision.mode
     )
     return Advice(
         scenario, decision, chosen, alternatives, tuple(_assumptions(scenario, decision, chosen)),
@@ -154,11 +161,12 @@ def _settle(scenario: Scenario, decision: Decision, offers: dict[Mode, Plan]) ->
     return replace(decision, mode=mode, path=(*decision.path, step))
 
 
-def _alternative(scenario: Scenario, plan: Plan, winner: Mode, chosen: Plan) -> Alternative:
+def _alternative(scenario: Scenario, plan: Plan, chosen: Plan, because: str) -> Alternative:
+    winner = chosen.mode
     broken = violations(scenario, plan.mode)
     reasons = [*broken, *_plan_reasons(plan)]
     feasible = plan.feasible and not broken
-    guidance = GUIDANCE[plan.mode, winner]
+    guidance = replace(GUIDANCE[plan.mode, winner], value=because)
     cost = plan.cost.total if plan.configuration else None
     if cost is not None and chosen.configuration and cost > chosen.cost.total:
         reasons.append(

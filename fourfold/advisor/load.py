@@ -52,7 +52,8 @@ class Entry:
     """A line of a JSON Lines file: the scenario, or the error that it has."""
 
     where: str
-    id: str | None
+    id: object
+    """As it was written: text, number, or None if there was none."""
     scenario: Scenario | None
     error: str | None = None
 
@@ -296,11 +297,11 @@ def _lines(text: str) -> Iterator[Entry]:
             if not isinstance(members, dict):
                 raise ValidationException('scenario: is not a JSON object; write {"id": …, "text": …}')
             id = members.get("id")
-            yield Entry(where, None if id is None else str(id), from_members(members, where))
+            yield Entry(where, id, from_members(members, where))
         except json.JSONDecodeError as error:
             yield Entry(where, None, None, f"{where}: is not JSON ({error.msg} at character {error.pos + 1})")
         except FourfoldError as error:
-            yield Entry(where, None if id is None else str(id), None, f"{where}: {error.message}")
+            yield Entry(where, id, None, f"{where}: {error.message}")
 
 
 def _documents(text: str, path: Path) -> Iterator[Entry]:

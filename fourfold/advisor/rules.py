@@ -186,7 +186,9 @@ def _idle(s: Scenario) -> Answer:
         return Answer(False, known)
     if s.tolerates_cold_start or s.managed:
         return Answer(True, known)
-    return Answer(False, known or "traffic is taken to be steady, as nothing is said of idle times", not known)
+    if s.interactive and not (s.latency_p99_ms and s.latency_p99_ms >= STRICT_BELOW_MS):
+        return Answer(False, "somebody waits and nothing is said of idle times: traffic is taken to be steady", True)
+    return Answer(True, "nothing is said of steady traffic: capacity that waits is taken to be unwanted", True)
 
 
 def _fits(s: Scenario) -> Answer:

@@ -16,6 +16,7 @@ from fourfold.errors import FourfoldError, ValidationException
 
 if TYPE_CHECKING:
     from fourfold.advisor.advise import Advice
+    from fourfold.advisor.load import Entry
     from fourfold.advisor.prices import Prices
     from fourfold.advisor.scenario import Scenario
 
@@ -157,8 +158,8 @@ def _run(
         raise ValidationException("out: --export needs a folder to write to; add --out DIR")
     if file is None:
         advice = _advise(_scenario(members, text, interactive), table)
-        _print(advice, as_json, line=False)
-        _write(advice, outputs)
+        _print(advice, as_json)
+        _write(advice, outputs, table)
         return
     if interactive or outputs:
         raise ValidationException(
@@ -195,12 +196,12 @@ def _run_file(file: Path, members: dict[str, Any], table: Prices, as_json: bool)
                 raise ValidationException(entry.error or "")
             flags = from_members(members, "flag") if members else None
             advice = _advise(_over(entry.scenario, flags, members), table, entry.where)
-            _print(advice, as_json, line=True)
+            _print(advice, as_json, entry)
         except FourfoldError as error:
             failed += 1
             print(f"fourfold advise: {error.message}", file=sys.stderr)
             if as_json:
-                print(_json({"id": entry.id, "error": error.message}))
+                print(_json({"id": entry.id, "error": error.message}), flush=True)
     if failed:
         raise typer.Exit(BAD_INPUT)
 
@@ -258,14 +259,29 @@ def _ask(question: str) -> bool | None:
         typer.echo("Answer y, n, or ? if you do not know.", err=True)
 
 
-def _write(advice: Advice, outputs: Outputs) -> None:
+def _write(advice: Advice, outputs: Outputs, table: Prices) -> None:
+    if outputs.export and outputs.out:
+        from fourfold.advisor import export
+
+        for path in export.write(advice.plan, outputs.export, outputs.out):
+            typer.echo(f"wrote {path}", err=True)
+    if outputs.report:
+        from fourfold.advisor import report
+
+        typer.echo(f"wrote {report.write(advice, table, outputs.report)}", err=True)
     if outputs.plan:
-        outputs.plan.write_text(_json(advice.plain()) + "\n", encoding="utf-8")
+        try:
+            outputs.plan.write_text(_json(advice.saved()) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValidationException(f"plan-out: {outputs.plan} cannot be written: {error.strerror}") from None
+        typer.echo(f"wrote {outputs.plan}", err=True)
 
 
-def _print(advice: Advice, as_json: bool, line: bool) -> None:
-    if as_json and line:
-        print(_json(advice.plain()), flush=True)
+def _print(advice: Advice, as_json: bool, entry: Entry | None = None) -> None:
+    """As one line of JSON for an entry of a file, with its id as it was written there; else as a page."""
+    if as_json and entry is not None:
+        answer = advice.plain()
+        print(_json(answer if entry.id is None else {**answer, "id": entry.id}), flush=True)
     elif as_json:
         from fourfold.cli.output import print_json
 

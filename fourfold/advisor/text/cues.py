@@ -11,8 +11,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Literal
+
+from fourfold.advisor.text.phrases import sections
 
 Meaning = Literal[
     "data_set", "one_by_one", "waits", "nobody_waits", "later", "strict", "relaxed", "sparse", "steady", "spiky",
@@ -33,10 +34,12 @@ NEGATED: dict[Meaning, tuple[Meaning, int] | None] = {
     "one_by_one": None,
     "nobody_waits": ("waits", 1),
 }
-"""What a cue means with "not" before it. Not listed: a negation does not change it (the pattern has it already)."""
+"""What a cue means with "not" before it. Not listed: a negation does not change it (the phrase has it already)."""
+NEGATION_REACH = 6
+"""Words that a negation reaches ahead, within its clause."""
 
 _NEGATOR = re.compile(
-    r"(?<!\w)(?:no|not|never|without|neither|nor|n't|don't|doesn't|isn't|aren't|won't|can't|cannot|needn't|nobody|"
+    r"(?<!\w)(?:no|not|nothing|never|without|neither|nor|n't|don't|doesn't|isn't|aren't|won't|can't|cannot|needn't|nobody|"
     r"no longer|instead of|rather than|avoid\w*|unnecessary|hardly|not need\w*|free of)(?!\w)"
 )
 _CLAUSE_END = re.compile(
@@ -56,22 +59,12 @@ class Hit:
 
 @cache
 def _table() -> tuple[tuple[Meaning, int, re.Pattern[str]], ...]:
-    """Meaning, weight and compiled pattern of each section, the plainest of a meaning first."""
-    sections: list[tuple[Meaning, int, list[str]]] = []
-    lines = (files("fourfold.advisor") / "data" / "cues.txt").read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        if line.startswith("["):
-            meaning, weight = line.strip("[]").split()
-            sections.append((meaning, int(weight), []))  # type: ignore[arg-type]
-        elif line.strip() and not line.startswith("#"):
-            sections[-1][2].append(_expand(line.rstrip("\n")))
-    sections.sort(key=lambda section: -section[1])
-    return tuple((meaning, weight, re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)")) for meaning, weight, parts in sections)
-
-
-def _expand(pattern: str) -> str:
-    pattern = re.sub(r"\((?!\?)", "(?:", pattern)
-    return pattern.replace(" .. ", r"[\s,]+(?:[\w'-]+[\s,]+){0,4}?").replace(" ", "[ -]")
+    """Meaning, weight and compiled pattern of each section, the plainest first."""
+    table: list[tuple[Meaning, int, re.Pattern[str]]] = []
+    for heading, pattern in sections("cues.txt"):
+        meaning, weight = heading.split()
+        table.append((meaning, int(weight), re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))  # type: ignore[arg-type]
+    return tuple(sorted(table, key=lambda row: -row[1]))
 
 
 def cues(text: str) -> list[Hit]:
@@ -98,11 +91,10 @@ def _under_negation(text: str, hit: Hit) -> Hit | None:
         before = before.rpartition(stop)[2]
     clause = list(_CLAUSE_END.finditer(before))
     scope = before[clause[-1].end() :] if clause else before
-    negator = None
-    for negator in _NEGATOR.finditer(scope):
-        pass
-    if not negator or len(scope[negator.end() :].split()) > 6:
+    negators = list(_NEGATOR.finditer(scope))
+    if not negators or len(scope[negators[-1].end() :].split()) > NEGATION_REACH:
         return hit
     other = NEGATED[hit.meaning]
-    start = hit.start - len(scope) + negator.start()
-    return Hit(other[0], other[1], start, hit.end) if other and hit.weight > 1 else None
+    if other is None or hit.weight == 1:
+        return None
+    return Hit(*other, hit.start - len(scope) + negators[-1].start(), hit.end)

@@ -14,6 +14,7 @@ from fourfold.advisor.text.numbers import NUMBER, value_of
 
 Kind = Literal["duration", "size", "rate", "period", "count", "money", "hours a day"]
 
+MINUTE, HOUR, DAY, YEAR = 60.0, 3600.0, 86400.0, 31536000.0
 SECONDS = {
     "us": 1e-6, "microsecond": 1e-6, "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milli": 1e-3, "s": 1, "sec": 1,
     "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600, "day": 86400, "night": 86400,
@@ -32,7 +33,9 @@ _COUNTABLE = rf"(?!(?:half |quarter of )?an? (?!few|couple|handful|dozen|hundred
 """A number that can count things: "a dozen", but not the article alone."""
 _TIME = r"(?P<time>microseconds?|us|milli-?seconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|weekends?)"
 _PER = r"(?:working |business |busy |week|work|single |school )?(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|week|month|quarter|year|weekend|afternoon|evening|morning|season)s?"
-_HOURS_A_DAY = re.compile(rf"(?P<n>{NUMBER})[ -]hours? (?:a|per|each|every|of the|of each) (?:working |business |week)?day(?!\w)")
+_HOURS_A_DAY = re.compile(
+    rf"(?P<n>{NUMBER})[ -]hours? (?:a|per|each|every|of the|of each) (?:working |business |week)?day(?!\w)"
+)
 _CLOCK = r"(?P<{0}>\d{{1,2}})(?::\d\d)? ?(?P<{1}>h|o'clock|a\.?m\.?|p\.?m\.?|noon)?"
 _OPENING = re.compile(
     rf"(?:from|between|\() ?{_CLOCK.format('h1', 'u1')} ?(?:to|till|until|and|-) ?{_CLOCK.format('h2', 'u2')}(?![\w:%]|\.\d| (?:mb|gb|kb|ms|s|sec\w*|min\w*|hours?|days?))"
@@ -56,7 +59,9 @@ _RATE = re.compile(
 _IN_A_WEEK = re.compile(
     rf"(?:in|on) (?:a|an) (?:\w+ ){{0,2}}(?P<per>day|week|month|year),? (?:about |some |maybe |perhaps )?(?P<n>{_COUNTABLE}) (?P<what>[a-z]+)"
 )
-_DAYS_WITH = re.compile(rf"(?P<per>day|week|month)s? with (?:about |some |maybe |perhaps )?(?P<n>{_COUNTABLE}) (?P<what>[a-z]+)")
+_DAYS_WITH = re.compile(
+    rf"(?P<per>day|week|month)s? with (?:about |some |maybe |perhaps )?(?P<n>{_COUNTABLE}) (?P<what>[a-z]+)"
+)
 _ON_DAYS = re.compile(
     rf"(?P<n>{_COUNTABLE})(?: (?:or|to) {NUMBER})? (?P<what>{_WORDS})?(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?) ?(?P<per>day|night|week|weekend|evening)?s?(?!\w)"
 )
@@ -122,7 +127,9 @@ def _money(text: str) -> list[Quantity]:
 def _hours_a_day(text: str) -> list[Quantity]:
     found = [Quantity("hours a day", value_of(m["n"]) * 3600, *m.span()) for m in _HOURS_A_DAY.finditer(text)]
     for m in _OPENING.finditer(text):
-        first, last = (int(m[h]) % 12 + 12 if (m[u] or "").startswith("p") else int(m[h]) for h, u in (("h1", "u1"), ("h2", "u2")))
+        first, last = (
+            int(m[h]) % 12 + 12 if (m[u] or "").startswith("p") else int(m[h]) for h, u in (("h1", "u1"), ("h2", "u2"))
+        )
         if max(first, last) <= 24 and (m["u1"] or m["u2"] or ":" in m.group()):
             found.append(Quantity("hours a day", ((last - first) % 24 or 24) * 3600.0, *m.span()))
     return found
@@ -178,9 +185,7 @@ def _durations(text: str) -> list[Quantity]:
         Quantity("duration", value_of(m["n"]) * unit_seconds(m["time"]), *m.span()) for m in _DURATION.finditer(text)
     ]
     found += [Quantity("duration", unit_seconds(m["unit"]), *m.span()) for m in _LONG.finditer(text)]
-    found += [
-        Quantity("duration", 3 * unit_seconds(m["unit"]), *m.span(), vague=True) for m in _PLURAL.finditer(text)
-    ]
+    found += [Quantity("duration", 3 * unit_seconds(m["unit"]), *m.span(), vague=True) for m in _PLURAL.finditer(text)]
     return found
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from fourfold.advisor.scenario import Evidence, Pattern, Scenario
 from fourfold.advisor.text.cues import Hit, Meaning, cues
 from fourfold.advisor.text.prepare import prepare
-from fourfold.advisor.text.quantities import Quantity, quantities
+from fourfold.advisor.text.quantities import DAY, HOUR, Quantity, quantities
 from fourfold.advisor.text.roles import Role, role_of
 
-DAY = 86400.0
-SHORT_WINDOW = 6 * 3600.0
+
+SHORT_WINDOW = 6 * HOUR
 """Traffic that lasts less than this leaves a machine idle for most of a day."""
 SYNCHRONOUS_MB, SYNCHRONOUS_S = 25.0, 60.0
 """Words such as "at once" are not meant strictly of requests beyond this."""
@@ -94,7 +94,7 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
             add("one_by_one", 3, q)
         elif role == "deadline":
             add("nobody_waits", 1, q)
-            if q.value >= 6 * 3600:
+            if q.value >= 6 * HOUR:
                 add("data_set", 3 if q.value >= 2 * DAY else 2, q)
                 add("later", 1, q)
             elif q.value >= 60:
@@ -119,6 +119,10 @@ def _weigh_quantities(found: list[tuple[Quantity, Role]], weights: Weights) -> N
                 add("large", 2, q)
         elif role == "data set":
             add("data_set", 4, q)
+        elif role == "recording":
+            add("long", 2, q)
+            if q.value >= 100 * HOUR:
+                add("data_set", 3, q)
         elif role == "history":
             add("data_set", 3, q)
         elif q.kind == "hours a day":
