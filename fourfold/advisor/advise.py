@@ -1,4 +1,5 @@
-"""Puts the advisor together: a scenario in, a mode with its configuration, cost and latency out, and why the others lost.
+"""Puts the advisor together: a scenario in, a mode with its configuration, cost and latency out, and why
+the others lost.
 
 The tree (`rules`) applies AWS's guidance, the limits rule modes out, and a plan (`search`) prices and times each mode.
 Where the guidance leaves two modes open, the cheaper one is taken.

@@ -103,7 +103,7 @@ class _Box:
 
 
 def _place(node: Node, depth: int, boxes: list[_Box]) -> _Box:
-    """Puts a subtree to the right of what is there: leaves take columns, a question stands above its answers' middle."""
+    """Puts a subtree right of what is there: leaves take columns, a question stands between its answers."""
     if isinstance(node, Choice):
         leaves = sum(isinstance(box.node, Choice) for box in boxes)
         box = _Box(node, depth, PADDING + leaves * (BOX_WIDTH + GAP_X), ())

@@ -1,7 +1,7 @@
 """The documented limits of the four modes, each with its source and date: one table, `data/limits.csv`.
 
-`violations(scenario, mode)` compares a scenario with those that can rule a mode out. What a mode is good for, rather than
-capable of, is the decision tree's business (`rules.py`).
+`violations(scenario, mode)` compares a scenario with those that can rule a mode out. What a mode is good for, rather
+than capable of, is the decision tree's business (`rules.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reason:
 @cache
 def limits() -> tuple[Limit, ...]:
     """The whole table, in the order of the file."""
-    with (files("fourfold.advisor") / "data" / "limits.csv").open(encoding="utf-8", newline="") as table:
+    with (files("fourfold.advisor") / "data" / "limits.csv").open(encoding="utf-8") as table:
         return tuple(Limit(**row) for row in csv.DictReader(table))  # type: ignore[arg-type]
 
 

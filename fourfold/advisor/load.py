@@ -1,4 +1,4 @@
-"""Reads scenarios from files, flags and text, and refuses what cannot be: every message names the member and what works.
+"""Reads scenarios from files, flags and text, and refuses what cannot be; messages name the member and what works.
 
 A scenario file is YAML or JSON (one scenario, or a list of them) or JSON Lines (one a line); its members are those of
 `Scenario`, `text` among them. Figures that are given beside a text win over what the text says.
@@ -76,12 +76,13 @@ def from_text(text: str, id: str | None = None) -> Scenario:
         )
     if len(text) > MAX_TEXT:
         raise ValidationException(
-            f"text: has {len(text):,} characters, at most {MAX_TEXT:,} are read; describe the workload in a few sentences"
+            f"text: has {len(text):,} characters, at most {MAX_TEXT:,} are read; describe the workload in a few "
+            "sentences"
         )
     if not looks_english(text):
         raise ValidationException(
-            "text: only English is understood and this does not look like it; write it in English, or give figures with "
-            "flags such as --latency-p99-ms, --payload-mb and --requests-per-day"
+            "text: only English is understood and this does not look like it; write it in English, or give figures "
+            "with flags such as --latency-p99-ms, --payload-mb and --requests-per-day"
         )
     scenario = understand(text, id)
     if not scenario.evidence:
@@ -151,7 +152,7 @@ def check(scenario: Scenario) -> None:
         and scenario.processing_s > scenario.deadline_s
     ):
         raise ValidationException(
-            f"deadline_s: {scenario.deadline_s:g} s is less than processing_s, the {scenario.processing_s:g} s that one "
+            f"deadline_s: {scenario.deadline_s:g} s is less than processing_s: {scenario.processing_s:g} s that one "
             f"request takes; allow at least {scenario.processing_s:g} s or bring a faster model"
         )
 
@@ -162,7 +163,7 @@ def _check_latency(s: Scenario) -> None:
     allowed = s.latency_p99_ms / 1000
     if s.processing_s is not None and s.processing_s > allowed:
         raise ValidationException(
-            f"latency_p99_ms: {s.latency_p99_ms:g} ms is less than processing_s, the {s.processing_s:g} s that the model "
+            f"latency_p99_ms: {s.latency_p99_ms:g} ms is less than processing_s: {s.processing_s:g} s that the model "
             f"takes; allow more than {s.processing_s * 1000:g} ms or bring a faster model"
         )
     sync_mb = limit("real-time-payload").greatest
@@ -182,9 +183,10 @@ def _check_latency(s: Scenario) -> None:
 def _check_rates(s: Scenario) -> None:
     peak = s.peak_requests_per_second
     average = (s.requests_per_day or 0) / 86400
-    if peak is not None and peak < max(average, s.requests_per_second or 0) * 0.999:
+    least = max(average, s.requests_per_second or 0)
+    if peak is not None and peak < least * 0.999:
         raise ValidationException(
-            f"peak_requests_per_second: {peak:g} is below the average of {max(average, s.requests_per_second or 0):.3g}; "
+            f"peak_requests_per_second: {peak:g} is below the average of {least:.3g}; "
             "give the highest rate, or leave it out"
         )
 

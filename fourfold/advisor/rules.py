@@ -1,7 +1,8 @@
 """The decision tree: a handful of yes-or-no questions that lead from a scenario to a mode.
 
-The same object (`TREE`) is run by the engine (`decide`), printed by `fourfold advise --tree`, walked by `fourfold advise
--i` and shown in the docs. Questions read facts and the table of limits; they know nothing of words (`text`) or prices.
+The same object (`TREE`) is run by the engine (`decide`), printed by `fourfold advise --tree`, walked by
+`fourfold advise -i` and shown in the docs. Questions read facts and the table of limits; they know nothing of words
+(`text`) or prices.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click import Context
 from typer.core import TyperCommand
 
 from fourfold.cli import app
@@ -29,7 +28,7 @@ BAD_INPUT = 2
 class OptionalTree(TyperCommand):
     """Lets `--tree` stand alone for `--tree text`."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         drawn = []
         for here, following in zip(args, [*args[1:], "-"], strict=True):
             drawn.append("--tree=text" if here == "--tree" and following.startswith("-") else here)
@@ -105,8 +104,8 @@ def advise(
         Path | None, typer.Option(rich_help_panel=OUTPUT, help="Write the plan for fourfold verify.")
     ] = None,
 ) -> None:
-    """Say which of the four modes fits a workload, with its configuration, cost and latency, and why the others lost."""
-    members = {
+    """Say which of the four modes fits, with its configuration, cost and latency, and why the others lost."""
+    members: dict[str, Any] = {
         "latency_p99_ms": latency_p99_ms, "payload_mb": payload_mb, "response_mb": response_mb,
         "processing_s": processing_s, "requests_per_day": requests_per_day, "peak_requests_per_second": peak_rps,
         "pattern": pattern, "active_hours_per_day": active_hours, "rows": rows, "dataset_gb": dataset_gb,
@@ -186,7 +185,7 @@ def _scenario(members: dict[str, Any], text: str | None, interactive: bool) -> S
 
 
 def _run_file(file: Path, members: dict[str, Any], table: Prices, as_json: bool) -> None:
-    """One answer a scenario, in order. In JSON Lines a bad line gets its error as its answer, and the exit code is 2."""
+    """One answer a scenario, in order. A bad line of JSON Lines gets its error as its answer; the exit code is 2."""
     from fourfold.advisor.load import from_file, from_members
 
     failed = 0

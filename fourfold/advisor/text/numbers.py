@@ -6,6 +6,7 @@ What a number counts or measures is read in `quantities.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 ONES = {
@@ -24,7 +25,7 @@ VAGUE = {"a": 1, "an": 1, "couple": 2, "few": 3, "several": 4, "handful": 5, "ha
 """What the vague words are taken for; "several" is four."""
 
 
-def _any(words: dict[str, float]) -> str:
+def _any(words: Mapping[str, float]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 

@@ -1,4 +1,4 @@
-"""Reads the tables of phrases in `advisor/data`: sections in brackets, one regular expression a line, a few shorthands."""
+"""Reads the tables of phrases in `advisor/data`: sections in brackets, one regular expression a line."""
 
 from __future__ import annotations
 

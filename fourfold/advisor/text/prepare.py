@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 _PLAIN = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "‑": "-", "−": "-", "\u00a0": " ", "\u2009": " ",
@@ -30,12 +31,14 @@ _TODAY = re.compile(
 )
 _OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
 _SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
-_ENGLISH = re.compile(
-    r"\b(?:the|an?|of|to|and|in|is|are|for|with|on|at|it|that|per|by|be|no|not|we|our|from|or|must|needs?|every|each|one|all)\b"
+_ENGLISH = frozenset(
+    "the a an of to and in is are for with on at it that per by be no not we our from or must need needs every each all "
+    "one".split()
 )
-_FOREIGN = re.compile(
-    r"\b(?:der|die|das|und|nicht|ein|eine[nmrs]?|mit|von|wir|ist|sind|werden|le|les|des|est|une?|pour|avec|dans|nous|que|el|los|las|una|"
-    r"por|para|con|del|es|il|che|di|gli|per il|sono|non|het|een|van|voor|niet|um|uma|os|dos|com|não|och|att|som|det|jest|nie|się)\b"
+_FOREIGN = frozenset(
+    "der die das und nicht ein eine einen einem mit von wir ist sind werden le les des est une un pour avec dans nous que "
+    "el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som det "
+    "jest nie się".split()
 )
 
 
@@ -59,8 +62,8 @@ def looks_english(text: str) -> bool:
     """Whether Latin letters prevail and common words of English outnumber those of its neighbours."""
     letters = [c for c in text if c.isalpha()]
     latin = sum(c < "\u0250" for c in letters)
-    lower = text.lower()
-    return 2 * latin >= len(letters) and len(_FOREIGN.findall(lower)) <= len(_ENGLISH.findall(lower))
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    return 2 * latin >= len(letters) and sum(w in _FOREIGN for w in words) <= sum(w in _ENGLISH for w in words)
 
 
 def _blank(text: str, start: int, end: int) -> str:
@@ -70,7 +73,7 @@ def _blank(text: str, start: int, end: int) -> str:
 def _blank_options(text: str) -> str:
     """Blanks a list A., B., C. … from its first letter on."""
     hits = list(_OPTION.finditer(text))
-    for first, second in zip(hits, hits[1:], strict=False):
+    for first, second in pairwise(hits):
         if first["letter"] == "a" and second["letter"] == "b":
             return _blank(text, first.start(), len(text))
     return text

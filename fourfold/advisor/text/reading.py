@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fourfold.advisor.scenario import Evidence, Pattern, Scenario
-from fourfold.advisor.text.cues import Hit, Meaning, cues
+from fourfold.advisor.text.cues import Meaning, cues
 from fourfold.advisor.text.prepare import prepare
-from fourfold.advisor.text.quantities import DAY, HOUR, Quantity, quantities
+from fourfold.advisor.text.quantities import quantities
 from fourfold.advisor.text.roles import Role, role_of
-
+from fourfold.advisor.text.units import DAY, HOUR, Quantity
 
 SHORT_WINDOW = 6 * HOUR
 """Traffic that lasts less than this leaves a machine idle for most of a day."""

@@ -1,7 +1,7 @@
 """What a quantity says about the workload, by the words around it.
 
-`20 minutes` may be the time that the model takes, the time until the answer is needed, the time that a whole job runs, or
-a silence between two bursts. The words stand in `data/roles.txt`; the order in which they are asked stands here.
+`20 minutes` may be the time that the model takes, the time until the answer is needed, the time that a whole job
+runs, or a silence between two bursts. The words stand in `data/roles.txt`; the order in which they are asked stands here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Literal
 
 from fourfold.advisor.text.phrases import sections
-from fourfold.advisor.text.quantities import DAY, HOUR, MINUTE, YEAR, Quantity
+from fourfold.advisor.text.units import DAY, HOUR, MINUTE, YEAR, Quantity
 
 Role = Literal[
     "latency", "deadline", "processing", "job", "window", "history", "silence", "cold start", "payload",
