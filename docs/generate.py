@@ -20,6 +20,8 @@ from typing import Any
 import typer
 
 from fourfold import config
+from fourfold.advisor import usage
+from fourfold.advisor.prices import shipped
 from fourfold.cli import app
 from fourfold.config import Limits, Settings
 
@@ -89,7 +91,82 @@ _SETTINGS = (
     "`fourfold.config.Settings`. The region is `AWS_DEFAULT_REGION`, or us-east-1."
 )
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": commands, "settings.md": settings}
+
+def prices() -> str:
+    """What a usage may hold, and every price of the table with its source."""
+    rows = [(f"`{member}`", _listed(sorted(types, key=usage.TYPES.index))) for member, types in usage.NUMBERS.items()]
+    services = [(f"`{member}`", shipped().find(key)[0].item) for member, key in usage.SERVICES.items()]
+    single = {m: text for m, text in usage.OVERRIDES.items() if not m.startswith("usd_per_million_")}
+    overrides = [(f"`{member}`", text) for member, text in single.items()]
+    overrides.append(("`usd_per_million_` and a member above", "a million of it, where it is charged by number"))
+    free = [
+        (f"`{a.key}`", f"{a.quantity:,f}", " ".join(sorted(a.instance_types)), f"<{a.source.split(';')[0]}>")
+        for a in shipped().allowances
+    ]
+    parts = [MADE, "# Prices", _PRICES, "## Members of a usage"]
+    parts += [_USAGE, _table(("member", "of type"), rows), _table(("member, of any type", "what it counts"), services)]
+    parts += ["`price_overrides` holds:", _table(("member", "replaces the price of"), overrides)]
+    parts += ["## Free amounts", _FREE, _table(("price", "a month", "instance types", "source"), free)]
+    parts += ["## The table", *_price_tables()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _price_tables() -> Iterator[str]:
+    """Instances by region, then everything else; sources are numbered."""
+    table = shipped().every()
+    sources = list(dict.fromkeys(price.cited for price in table))
+    for region in shipped().regions:
+        hourly = {(p.key, p.instance_type): p for p in table if p.region == region and p.instance_type}
+        rows = []
+        for name in dict.fromkeys(name for _, name in hourly):
+            size = shipped().size(name)
+            both = [hourly.get((key, name)) for key in ("hosting", "batch")]
+            cells = [f"{p.usd} ({sources.index(p.cited) + 1})" if p else "" for p in both]
+            rows.append((f"`{name}`", f"{size.vcpu}", f"{size.memory_gib:g}", f"{size.gpus or ''}", *cells))
+        yield f"### Instances in {region}, USD an hour"
+        yield _table(("type", "vCPU", "GiB", "GPUs", "endpoint", "batch transform"), rows)
+    yield "### Everything else"
+    rows = [
+        (
+            f"`{p.key}`", p.item + (f", above {p.above:,f}" if p.above else ""), p.region,
+            f"{p.usd} a {p.unit}" if p.per == 1 else f"{p.usd} for {p.per:,f} {p.unit}s",
+            f"({sources.index(p.cited) + 1})",
+        )
+        for p in table
+        if not p.instance_type
+    ]  # fmt: skip
+    yield _table(("price", "of", "region", "USD", "source"), rows)
+    yield "### Sources"
+    yield "\n".join(f"{number}. {source}" for number, source in enumerate(sources, 1))
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+_PRICES = (
+    "The figures that `fourfold cost` and `fourfold advise` reckon with. They are read from public documents at the "
+    "dates given, not from your bill: check them before you decide on money. Where two sources disagree on a price, "
+    "the one that read it from the AWS price list, or the newest of those, is taken: a worked example on the AWS "
+    "pricing page has 0.02 USD for a GB of data processed, the price list and a bill have 0.016, which is used. Lay "
+    "prices of your own over the table with `--prices FILE` ([how](../how-to/price-a-workload.md))."
+)
+_USAGE = (
+    "`type` is needed and is one of `real-time`, `asynchronous`, `batch`, `serverless`, `supporting`; `name` is "
+    "free text, `region` us-east-1 unless said otherwise, `instance_type` for the first three types, `fifo` and "
+    "`free_tier` are true or false (false). Instance-hours are `hours` × `instance_count`, or `hours_per_day` × "
+    "`days` × `instance_count`, or `items` × `seconds_per_item` / (`instance_count` × `concurrency`) on each "
+    "instance; `startup_minutes` are added for each instance, and all of it is multiplied by `runs_per_month`. "
+    "Counts default to 1. `message_kb` splits SQS messages and SNS publishes of standard topics into requests of 64 "
+    "KB; a FIFO topic is charged by publish and by GB."
+)
+_FREE = (
+    "With `free_tier: true` these amounts cost nothing. They are an account's, so usages in one file share them, "
+    "the dearest first. Those of real-time and serverless inference hold for an account's first two months. Without "
+    "it (the default) everything is charged from the first unit."
+)
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": commands, "prices.md": prices, "settings.md": settings}
 
 
 def _walk(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:

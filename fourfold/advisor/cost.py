@@ -184,9 +184,7 @@ def _services(usage: Usage, prices: Prices) -> Iterator[Charge]:
         fifo = usage.fifo and key in ("sqs", "sns")
         if key == "sqs" or (key == "sns" and not fifo):
             quantity *= chunks
-        override = {"logs_gb": "usd_per_gb"}.get(member, f"usd_per_million_{member}")
-        if member.endswith("_gb_month") and override not in usage.overrides:
-            override = "usd_per_gb_month"
+        override = _service_override(member, usage)
         tiers = _tiers(usage, prices, f"{key}-fifo" if fifo else key, override, "")
         yield Charge(
             tiers,
@@ -200,6 +198,15 @@ def _services(usage: Usage, prices: Prices) -> Iterator[Charge]:
             yield Charge(tiers, payload, _named(usage, tiers[0].item))
 
 
+def _service_override(member: str, usage: Usage) -> str:
+    if member.endswith("_gb_month"):
+        return "usd_per_gb_month"
+    if member.endswith("_gb"):
+        return "usd_per_gb"
+    own = f"usd_per_million_{member}"
+    return own if own in usage.overrides else "usd_per_million"
+
+
 def _tiers(
     usage: Usage, prices: Prices, key: str, override: str, unit: str, instance_type: str = ""
 ) -> tuple[Price, ...]:
@@ -210,8 +217,8 @@ def _tiers(
 
 def _override(usage: Usage, key: str, override: str, unit: str) -> Price:
     per, usd = Decimal(1), usage.overrides[override]
-    if override.startswith("usd_per_million_"):
-        per, unit = Decimal(10**6), override.removeprefix("usd_per_million_")
+    if override.startswith("usd_per_million"):
+        per, unit = Decimal(10**6), override.removeprefix("usd_per_million").removeprefix("_") or "request"
     elif override == "usd_per_gb_month":
         unit = "GB-month"
     elif override == "usd_per_gb":

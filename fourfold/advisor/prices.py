@@ -116,6 +116,14 @@ class Prices:
             raise ValidationException(self._why_none(key, region, instance_type))
         return found
 
+    def every(self) -> list[Price]:
+        """All prices, in the order in which they were given."""
+        return [price for tiers in self._tiers.values() for price in tiers]
+
+    def size(self, instance_type: str) -> Instance:
+        """vCPUs, memory and GPUs of an instance type that the table knows; its price is 0 here."""
+        return self._sizes[instance_type]
+
     def has(self, key: str, region: str, instance_type: str = "") -> bool:
         return (key, region, instance_type) in self._tiers
 
@@ -142,8 +150,7 @@ class Prices:
                 if where == HOME_REGION and not self.has(key, region, instance)
                 for price in tiers
             ]
-            every = [price for tiers in self._tiers.values() for price in tiers]
-            table = Prices([*every, *missing], self._sizes, self.allowances)
+            table = Prices([*self.every(), *missing], self._sizes, self.allowances)
             table.borrowed = frozenset(price.item for price in missing)
             self._filled[region] = table
         return self._filled[region]
@@ -170,7 +177,6 @@ class Prices:
         then be named as `instance_type`.
         """
         rows, machines = _read(path)
-        every = [price for tiers in self._tiers.values() for price in tiers]
         added = [_price(row, f"{path.name}: row {number}") for number, row in enumerate(rows, 1)]
         sizes = dict(self._sizes)
         for row in rows:
@@ -185,7 +191,7 @@ class Prices:
                 raise ValidationException(
                     f"{path.name}: {price.instance_type} is new; say its vcpu, memory_gib and gpu beside its price"
                 )
-        return Prices([*every, *added], sizes, self.allowances)
+        return Prices([*self.every(), *added], sizes, self.allowances)
 
     def _why_none(self, key: str, region: str, instance_type: str) -> str:
         self.check_region(region)

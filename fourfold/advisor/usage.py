@@ -81,7 +81,8 @@ OVERRIDES: dict[str, str] = {
     "usd_per_second": "a second of serverless compute at the stated memory_mb",
     "usd_per_provisioned_usage_second": "a second of one provisioned instance kept warm at the stated memory_mb",
     "usd_per_provisioned_duration_second": "a second of processing on it at the stated memory_mb",
-    **{f"usd_per_million_{member}": f"a million of {member}" for member in SERVICES if not member.endswith("_gb")},
+    "usd_per_million": "a million requests, events, invocations, notifications or transitions of any kind",
+    **{f"usd_per_million_{m}": f"a million of {m}" for m in SERVICES if not m.endswith(("_gb", "_gb_month"))},
 }
 """Members of `price_overrides` and what each replaces the price of."""
 
