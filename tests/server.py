@@ -34,12 +34,9 @@ class LiveServer:
 
     def start(self) -> None:
         """Start it (again) and wait for its `ready` line."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fourfold", "serve", "--port", "0", "--data-dir", str(self.folder), *self.options],
-            stdout=subprocess.PIPE,
-            stderr=(self.folder.parent / f"{self.folder.name}.log").open("a"),
-            text=True,
-        )
+        command = [sys.executable, "-m", "fourfold", "serve", "--port", "0", "--data-dir", str(self.folder)]
+        with (self.folder.parent / f"{self.folder.name}.log").open("a") as log:
+            self.process = subprocess.Popen([*command, *self.options], stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("ready "), f"serve did not start: see {self.folder.parent}/{self.folder.name}.log"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from fourfold.advisor.prices import shipped
 from fourfold.advisor.scenario import MODES, Mode, Scenario
 from fourfold.advisor.search import Plan
 from fourfold.errors import ValidationException
+from tests.server import LiveServer
 
 PRICES = shipped()
 BASE = Scenario(id="shop 1", processing_s=0.3, payload_mb=0.02, memory_gb=2, pattern="diurnal", requests_per_day=2e6)
@@ -172,3 +175,51 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
 
 def test_modes_are_all_covered() -> None:
     assert {p.mode for p in PLANS} == set(MODES)
+
+
+HANDLER = """
+import json
+
+def model_fn(model_dir):
+    return 3
+
+def predict_fn(data, factor):
+    return [factor * x for row in data for x in row]
+"""
+
+
+def test_the_script_leaves_a_working_endpoint_on_fourfold_and_takes_it_away(tmp_path: Path) -> None:
+    steady = replace(BASE, id="thrice", pattern="steady", requests_per_day=1000)
+    plan = plan_for("real-time", steady)
+    (path,) = export.write(plan, "boto3", tmp_path)
+    (tmp_path / "inference.py").write_text(HANDLER)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "inference.py", "code/inference.py")
+    server = LiveServer(tmp_path / "data")
+    try:
+        s3 = server.client("s3")
+        s3.create_bucket(Bucket="artifacts")
+        s3.upload_file(str(tmp_path / "model.tar.gz"), "artifacts", "model.tar.gz")
+        environment = os.environ | {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": server.keys["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": server.keys["secret_access_key"],
+        }
+        options = ["--model-data", "s3://artifacts/model.tar.gz", "--role-arn", "arn:aws:iam::123456789012:role/serve"]
+
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, str(path), *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+        made = run(*options)
+        assert made.returncode == 0, made.stderr
+        answer = server.client("sagemaker-runtime").invoke_endpoint(
+            EndpointName="thrice-endpoint", ContentType="application/json", Body=b"[[1, 2]]"
+        )
+        assert json.loads(answer["Body"].read()) == [3, 6]
+        assert run(*options).returncode == 0  # again: nothing is made twice
+        assert run("--delete").returncode == 0
+        assert server.client("sagemaker").list_models()["Models"] == []
+    finally:
+        server.stop()

@@ -83,7 +83,8 @@ def create_endpoint(options: argparse.Namespace) -> None:
         sagemaker.create_endpoint_config(**config)
     if not exists(sagemaker.describe_endpoint, EndpointName=endpoint["EndpointName"]):
         sagemaker.create_endpoint(**endpoint)
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=endpoint["EndpointName"])
+    waiter = sagemaker.get_waiter("endpoint_in_service")
+    waiter.wait(EndpointName=endpoint["EndpointName"], WaiterConfig={"Delay": 3, "MaxAttempts": 1200})
 
 
 def create_scaling() -> None:
@@ -228,7 +229,8 @@ def create_model(model_data: str, image: str | None, role_arn: str) -> None:
 def run(job: dict) -> None:
     name = f"{job['TransformJobName'][:50]}-{int(time.time())}"
     sagemaker.create_transform_job(**{**job, "TransformJobName": name})
-    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(TransformJobName=name)
+    waiter = sagemaker.get_waiter("transform_job_completed_or_stopped")
+    waiter.wait(TransformJobName=name, WaiterConfig={"Delay": 10, "MaxAttempts": 8640})
     print(name, sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"])
 
 
