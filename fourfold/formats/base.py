@@ -52,6 +52,8 @@ class Artifact:
     environment: Mapping[str, str] = field(default_factory=dict)
     """The model's Environment as CreateModel gave it."""
     threads: int = 1
+    format: str = ""
+    """Name of the format that loads it, for modules that know several."""
 
 
 class Format(Protocol):

@@ -7,9 +7,8 @@ Detection looks at file names and first bytes. How a format loads and predicts i
 from __future__ import annotations
 
 import importlib
-import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,18 +26,19 @@ class BuiltIn:
     """A format whose code is in `fourfold.formats.<module>`, which has `load(artifact) -> Model`."""
 
     name: str
-    module: str
-    detect: Callable[[Path], bool]
     looks_like: str
     """What its artifact looks like, for messages."""
-    executes_code: bool = False
-    imports: tuple[str, ...] = ()
+    detect: Callable[[Path], bool]
+    module: str = ""
+    """Empty: called as the format."""
     extra: str | None = None
+    imports: tuple[str, ...] = ()
+    executes_code: bool = False
 
     def load(self, artifact: Artifact) -> Model:
         try:
-            module = importlib.import_module(f"fourfold.formats.{self.module}")
-            return cast("Model", module.load(artifact))
+            module = importlib.import_module(f"fourfold.formats.{self.module or self.name}")
+            return cast("Model", module.load(replace(artifact, format=self.name)))
         except ModuleNotFoundError as error:
             raise ModelLoadError(self._missing(error)) from error
 
@@ -47,11 +47,9 @@ class BuiltIn:
         return f"Format {self.name} needs the module {error.name!r}, which is not installed: {fix}"
 
 
-def files(folder: Path, *suffixes: str) -> Iterator[Path]:
-    """Files under `folder`, sorted, whose names end so; `code/` and hidden folders are left out."""
-    for path in sorted(_walk(folder, _DEPTH)):
-        if path.name.endswith(suffixes):
-            yield path
+def files(folder: Path) -> list[Path]:
+    """Files under `folder`, sorted; `code/` and what is hidden are left out."""
+    return sorted(_walk(folder, _DEPTH))
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
@@ -64,11 +62,11 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield from _walk(path, depth - 1)
 
 
-def choose(artifact: Artifact, *suffixes: str) -> Path:
-    """The artifact's model file: FOURFOLD_MODEL_FILE, else the only one with such a name, else `model.*`.
+def choose(artifact: Artifact, fits: Callable[[Path], bool]) -> Path:
+    """The artifact's model file: FOURFOLD_MODEL_FILE, else the only one that `fits`, else the one called `model.*`.
 
     Raises:
-        ModelLoadError: none, or several and none is called `model`.
+        ModelLoadError: none, or several and not one of them is called `model`.
     """
     named = artifact.environment.get("FOURFOLD_MODEL_FILE")
     if named:
@@ -76,13 +74,13 @@ def choose(artifact: Artifact, *suffixes: str) -> Path:
         if not path.resolve().is_relative_to(artifact.path.resolve()) or not path.is_file():
             raise ModelLoadError(f"FOURFOLD_MODEL_FILE names {named!r}, which is not a file of the artifact.")
         return path
-    found = list(files(artifact.path, *suffixes))
+    found = [path for path in files(artifact.path) if fits(path)]
     preferred = [path for path in found if path.stem == "model"]
     if len(found) == 1 or len(preferred) == 1:
         return (preferred or found)[0]
-    names = ", ".join(str(path.relative_to(artifact.path)) for path in found)
     if not found:
-        raise ModelLoadError(f"The artifact has no file {' or '.join('*' + suffix for suffix in suffixes)}.")
+        raise ModelLoadError(f"The artifact has no file of the format {artifact.format}.")
+    names = ", ".join(str(path.relative_to(artifact.path)) for path in found)
     raise ModelLoadError(
         f"The artifact has several models: {names}. Set FOURFOLD_MODEL_FILE in the model's Environment to one of them."
     )
@@ -102,59 +100,70 @@ def is_process(folder: Path) -> bool:
     return serve.is_file() and bool(serve.stat().st_mode & 0o100)
 
 
-def is_onnx(folder: Path) -> bool:
-    return any(files(folder, ".onnx"))
+def is_onnx_file(path: Path) -> bool:
+    return path.suffix == ".onnx"
 
 
-def is_skops(folder: Path) -> bool:
-    return any(files(folder, ".skops"))
+def is_skops_file(path: Path) -> bool:
+    return path.suffix == ".skops"
 
 
-def is_sklearn(folder: Path) -> bool:
-    return any(files(folder, ".joblib", ".pkl", ".pickle"))
-
-
-def is_tensorflow(folder: Path) -> bool:
-    return any(files(folder, "saved_model.pb"))
-
-
-def is_torch(folder: Path) -> bool:
-    return any(zipfile.is_zipfile(path) for path in files(folder, ".pt", ".pth", ".pt2"))
+def is_sklearn_file(path: Path) -> bool:
+    return path.suffix in (".joblib", ".pkl", ".pickle")
 
 
 def is_xgboost_file(path: Path) -> bool:
-    """XGBoost's JSON or UBJSON, whatever the file is called: an object whose first key is `learner` (or `version`)."""
+    """XGBoost's JSON or UBJSON, whatever the file is called: an object whose first key is `learner` or `version`."""
+    if path.suffix not in (".json", ".ubj") and path.name != "xgboost-model":
+        return False
     first = start(path)
-    return first.startswith(b"{") and (b"learner" in first or b'"version"' in first[:12])
+    return first.startswith(b"{") and (b"learner" in first or b"version" in first[:16])
 
 
-def is_xgboost(folder: Path) -> bool:
-    return any(is_xgboost_file(path) for path in files(folder, ".json", ".ubj", "xgboost-model"))
+def is_xgboost_pickle_file(path: Path) -> bool:
+    return path.name == "xgboost-model" and start(path, 1) == b"\x80"
 
 
-def is_xgboost_pickle(folder: Path) -> bool:
-    """`xgboost-model` as SageMaker's XGBoost container writes it: a pickled Booster."""
-    return any(start(path, 1) == b"\x80" for path in files(folder, "xgboost-model"))
+def is_lightgbm_file(path: Path) -> bool:
+    return path.suffix in (".txt", ".lgb", ".model") and start(path, 5) == b"tree\n"
 
 
-def is_lightgbm(folder: Path) -> bool:
-    return any(start(path, 5) == b"tree\n" for path in files(folder, ".txt", ".lgb", ".model"))
+def is_torch_file(path: Path) -> bool:
+    """TorchScript and torch.export are zip archives."""
+    return path.suffix in (".pt", ".pth", ".pt2") and start(path, 2) == b"PK"
+
+
+def is_tensorflow_file(path: Path) -> bool:
+    return path.name == "saved_model.pb"
+
+
+def holds(fits: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    """Does a folder hold a file that fits?"""
+    return lambda folder: any(map(fits, files(folder)))
 
 
 FORMATS: tuple[BuiltIn, ...] = (
-    BuiltIn("handler", "handler", is_handler, "code/inference.py", True),
-    BuiltIn("process", "process", is_process, "an executable file `serve`", True),
-    BuiltIn("onnx", "onnx", is_onnx, "a file *.onnx", False, ("numpy", "onnxruntime")),
-    BuiltIn("skops", "sklearn", is_skops, "a file *.skops", False, ("numpy", "sklearn.ensemble"), "sklearn"),
+    BuiltIn("handler", "code/inference.py", is_handler, executes_code=True),
+    BuiltIn("process", "an executable file `serve`", is_process, executes_code=True),
+    BuiltIn("onnx", "a file *.onnx", holds(is_onnx_file), imports=("numpy", "onnxruntime")),
+    BuiltIn("skops", "a file *.skops", holds(is_skops_file), "sklearn", "sklearn", ("sklearn.ensemble",)),
     BuiltIn(
-        "sklearn", "sklearn", is_sklearn, "a file *.joblib or *.pkl", True, ("numpy", "sklearn.ensemble"), "sklearn"
+        "sklearn", "a file *.joblib or *.pkl", holds(is_sklearn_file), "sklearn", "sklearn", ("sklearn.ensemble",), True
     ),
+    BuiltIn("xgboost", "XGBoost's *.json or *.ubj", holds(is_xgboost_file), "boosters", "xgboost", ("xgboost",)),
     BuiltIn(
-        "xgboost", "boosters", is_xgboost, "XGBoost's *.json, *.ubj or xgboost-model", False, ("xgboost",), "xgboost"
+        "xgboost-pickle",
+        "a pickled xgboost-model",
+        holds(is_xgboost_pickle_file),
+        "boosters",
+        "xgboost",
+        ("xgboost",),
+        True,
     ),
-    BuiltIn("xgboost-pickle", "boosters", is_xgboost_pickle, "a pickled xgboost-model", True, ("xgboost",), "xgboost"),
-    BuiltIn("lightgbm", "boosters", is_lightgbm, "LightGBM's text model *.txt", False, ("lightgbm",), "lightgbm"),
-    BuiltIn("torch", "torch", is_torch, "TorchScript *.pt, *.pth or torch.export *.pt2", True, ("torch",), "torch"),
-    BuiltIn("tensorflow", "tensorflow", is_tensorflow, "a SavedModel (saved_model.pb)", True, (), "tensorflow"),
+    BuiltIn("lightgbm", "LightGBM's text model", holds(is_lightgbm_file), "boosters", "lightgbm", ("lightgbm",)),
+    BuiltIn(
+        "torch", "TorchScript *.pt or torch.export *.pt2", holds(is_torch_file), "torch", "torch", ("torch",), True
+    ),
+    BuiltIn("tensorflow", "a SavedModel", holds(is_tensorflow_file), "tensorflow", "tensorflow", (), True),
 )
-"""In the order in which they are listed to users. TensorFlow starts threads when imported, so no zygote imports it."""
+"""In the order in which users see them. No zygote imports TensorFlow: that takes 600 MB and starts threads."""

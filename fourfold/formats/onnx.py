@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats.base import ArrayModel, Arrays, Artifact, Tensor
-from fourfold.formats.builtin import choose
+from fourfold.formats.builtin import choose, is_onnx_file
 
 _DTYPES = {
     "float": "float32",
@@ -56,7 +56,7 @@ class OnnxModel(ArrayModel):
 
 def load(artifact: Artifact) -> OnnxModel:
     """Load the artifact's model. Raises ModelLoadError with onnxruntime's reason."""
-    path = choose(artifact, ".onnx")
+    path = choose(artifact, is_onnx_file)
     options = ort.SessionOptions()
     options.intra_op_num_threads = artifact.threads
     options.inter_op_num_threads = 1

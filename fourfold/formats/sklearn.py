@@ -17,7 +17,7 @@ import threadpoolctl
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats.base import ArrayModel, Arrays, Artifact, Tensor
-from fourfold.formats.builtin import choose
+from fourfold.formats.builtin import choose, is_sklearn_file, is_skops_file
 
 
 class SklearnModel(ArrayModel):
@@ -42,8 +42,8 @@ class SklearnModel(ArrayModel):
 
 
 def load(artifact: Artifact) -> SklearnModel:
-    """Load the estimator; a `.skops` file is preferred. Raises ModelLoadError with the reason."""
-    path = choose(artifact, *((".skops",) if any(artifact.path.rglob("*.skops")) else (".joblib", ".pkl", ".pickle")))
+    """Load the estimator. Raises ModelLoadError with the reason."""
+    path = choose(artifact, is_skops_file if artifact.format == "skops" else is_sklearn_file)
     threadpoolctl.threadpool_limits(artifact.threads)  # BLAS and OpenMP would take every core
     estimator = _read(path)
     if "n_jobs" in getattr(estimator, "get_params", dict)():

@@ -111,6 +111,8 @@ def _decoded(value: Any) -> Any:
 
 def _bare(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
     """`[[…], …]`, or `[…]` for one record of a model with one input."""
+    if len(inputs) == 1 and not inputs[0].shape and values and not isinstance(values[0], (list, dict)):
+        values = [values]  # a rank that the model does not tell: most take rows
     if len(inputs) == 1 and values and len(inputs[0].shape) > 1 and not isinstance(values[0], dict):
         record = inputs[0].shape[1:]
         depth, probe = 0, values
