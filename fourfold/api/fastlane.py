@@ -30,7 +30,7 @@ from fourfold.errors import (
     ModelError,
     PayloadTooLarge,
 )
-from fourfold.modes.realtime import find_route, model_error, request_headers
+from fourfold.modes.realtime import RequestHeaders, find_route, model_error, request_headers
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import Call, Reply
 
@@ -61,8 +61,8 @@ def request_id() -> bytes:
 class Door(Protocol):
     """Decides whether a request may come in."""
 
-    def admit(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
-        """Raises AuthenticationError."""
+    def admit(self, authorization: bytes, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
+        """Raises AuthenticationError. `authorization` is that header's value, empty where there is none."""
 
 
 class Lane:
@@ -79,12 +79,14 @@ class Lane:
         self.door = door
         self.limits = limits
         self.date = b""
+        self.stamp = b""
         self.connections: set[FastProtocol] = set()
         self.refused: dict[str, int] = {}
         self._tick()
 
     def _tick(self) -> None:
         self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+        self.stamp = self.date + b"x-amzn-requestid: " + _REQUEST_ID_START
 
     async def sweep(self) -> None:
         """Once a second: refresh the date, close what is idle or too slow. Runs as long as the server."""
@@ -97,22 +99,46 @@ class Lane:
             await asyncio.sleep(1.0)
 
 
+class Head:
+    """The head of an invocation: request line and headers, read once.
+
+    Most clients send the same head again and again on a connection. The connection keeps the last one with its bytes;
+    a request that starts with the same bytes and is whole needs no parsing.
+    """
+
+    __slots__ = ("authorization", "headers", "keep_alive", "name", "raw", "request", "url", "whole")
+
+    def __init__(self, url: bytes, headers: Headers, keep_alive: bool) -> None:
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.name = endpoint_name(url, SUFFIX)
+        self.authorization = next((value for name, value in headers if name == b"authorization"), b"")
+        self.request: RequestHeaders | None = None
+        self.raw = b""
+        self.whole = 0
+        """Bytes of head and body together."""
+
+    def remember(self, data: bytes, body: bytes) -> None:
+        """Keep the bytes that this head was read from, where `data` is just this head and its body."""
+        size = len(data) - len(body)
+        if data.endswith(b"\r\n\r\n" + body) and (b"content-length", b"%d" % len(body)) in self.headers:
+            self.raw = data[:size]
+            self.whole = len(data)
+
+
 class Exchange:
     """One call in the fast lane, from its headers to its answer. A `Waiter` of the batcher."""
 
     __slots__ = (
-        "active", "arrived", "call", "complete", "disconnected", "headers", "keep_alive", "parts", "protocol",
-        "response_complete", "size", "too_large", "url", "variant",
+        "active", "arrived", "call", "complete", "disconnected", "head", "keep_alive", "parts", "protocol",
+        "response_complete", "size", "too_large", "variant",
     )  # fmt: skip
 
-    call: Call
-    variant: Variant
-
-    def __init__(self, protocol: FastProtocol, url: bytes, headers: Headers, keep_alive: bool) -> None:
+    def __init__(self, protocol: FastProtocol, head: Head) -> None:
         self.protocol = protocol
-        self.url = url
-        self.headers = headers
-        self.keep_alive = keep_alive
+        self.head = head
+        self.keep_alive = head.keep_alive
         self.parts: list[bytes] = []
         self.size = 0
         self.active = False
@@ -121,64 +147,72 @@ class Exchange:
         self.disconnected = False
         self.too_large = False
         self.arrived = 0.0
+        self.call: Call
+        self.variant: Variant | None = None
 
     def start(self) -> None:
-        """The request is whole and it is its turn."""
-        protocol = self.protocol
+        """The request has been parsed and it is its turn."""
         if self.too_large:
-            protocol.refuse(self)
+            self.protocol.refuse(self)
             return
-        lane = protocol.lane
-        self.arrived = protocol.heard
         parts = self.parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.submit(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def submit(self, body: bytes) -> None:
+        """Check who asks, and hand the call to its variant."""
+        protocol = self.protocol
+        self.arrived = protocol.heard
+        head = self.head
+        lane = protocol.lane
         try:
-            lane.door.admit(b"POST", self.url, self.headers, body)
-            self._submit(lane, body)
+            lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
+            request = head.request
+            if request is None:
+                request = head.request = request_headers(head.headers)
+            variant = find_route(lane.routes, head.name).choose(request.target_variant)
+            self.call = Call(0, body, request.content_type, request.accept, request.to_model)
+            self.variant = variant
+            variant.submit(self)
         except FourfoldError as error:
             self.fail(error)
         except Exception as error:
             protocol.logger.exception("invocation failed inside the server")
-            self.fail(InternalFailure(f"{type(error).__name__}: {error}"))
-
-    def _submit(self, lane: Lane, body: bytes) -> None:
-        route = find_route(lane.routes, endpoint_name(self.url, SUFFIX))
-        request = request_headers(self.headers)
-        self.call = Call(0, body, request.content_type, request.accept, request.to_model)
-        self.variant = variant = route.choose(request.target_variant)
-        variant.submit(self)
+            self.fail(InternalFailure(f"{type(error).__name__} inside the server; see its log."))
 
     def answer(self, reply: Reply) -> None:
+        variant = self.variant
+        assert variant is not None
         if reply.status != 200:
-            self.fail(model_error(reply, self.variant))
+            self.fail(model_error(reply, variant))
             return
-        extra = b"" if reply.headers is None else response_headers(reply.headers)
-        self._write(200, self.variant.header + extra, reply.content_type.encode("latin-1"), reply.body)
-        self.variant.stats.record(self.protocol.loop.time() - self.arrived, 200)
-        self.protocol.on_response_complete()
+        protocol = self.protocol
+        head = variant.heads.get(reply.content_type) or _response_head(variant, reply.content_type)
+        self._write(head if reply.headers is None else head + response_headers(reply.headers), reply.body)
+        variant.stats.record(protocol.loop.time() - self.arrived, 200)
+        protocol.on_response_complete()
 
     def fail(self, error: FourfoldError) -> None:
-        if hasattr(self, "variant"):
-            self.variant.stats.record(self.protocol.loop.time() - self.arrived, error.status)
+        protocol = self.protocol
+        if self.variant is not None:
+            self.variant.stats.record(protocol.loop.time() - self.arrived, error.status)
         else:
-            refused = self.protocol.lane.refused
+            refused = protocol.lane.refused
             refused[error.code] = refused.get(error.code, 0) + 1
-        head = b"x-amzn-errortype: " + error.code.encode() + b"\r\n"
-        self._write(error.status, head, b"application/json", error_body(error))
-        self.protocol.on_response_complete()
+        code = error.code.encode()
+        head = STATUS_LINE[error.status] + b"content-type: application/json\r\nx-amzn-errortype: " + code + b"\r\n"
+        self._write(head, error_body(error))
+        protocol.on_response_complete()
 
-    def _write(self, status: int, head: bytes, content_type: bytes, body: bytes) -> None:
+    def _write(self, head: bytes, body: bytes) -> None:
         self.response_complete = True
         if self.disconnected:
             return
         protocol = self.protocol
-        protocol.transport.write(
-            b"%b%bx-amzn-requestid: %b%012x\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (
-                STATUS_LINE[status], protocol.lane.date, _REQUEST_ID_START, next(_request_ids), head, content_type,
-                len(body), b"" if self.keep_alive else b"connection: close\r\n", body,
-            )
-        )  # fmt: skip
+        if not self.keep_alive:
+            head += b"connection: close\r\n"
+        stamp = protocol.lane.stamp
+        tail = b"%012x\r\ncontent-length: %d\r\n\r\n" % (next(_request_ids), len(body))
+        protocol.transport.write(b"".join((head, stamp, tail, body)))
         if not self.keep_alive:
             protocol.transport.close()
 
@@ -196,6 +230,8 @@ class FastProtocol(HttpToolsProtocol):
         self._began = 0.0  # when the first byte of the request that is being read came; 0 between requests
         self._in_body = False
         self._discarding = 0.0
+        self._data = b""  # what the parser is being fed
+        self._known: Head | None = None
 
     # Connection
 
@@ -209,7 +245,7 @@ class FastProtocol(HttpToolsProtocol):
         for exchange in waiting:
             if isinstance(exchange, Exchange) and not exchange.response_complete:
                 exchange.disconnected = True
-                if hasattr(exchange, "variant"):
+                if exchange.variant is not None:
                     exchange.variant.backend.withdraw(exchange)
         self.pipeline.clear()
         if isinstance(self.cycle, Exchange):
@@ -218,7 +254,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The client sends no more but may still read: what was asked is answered, then the connection closes."""
-        if self._began or self._at_rest():
+        if self._began or self.cycle is None or self.cycle.response_complete:
             return None
         last = self.pipeline[0][0] if self.pipeline else self.cycle
         last.keep_alive = False
@@ -226,14 +262,21 @@ class FastProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self.loop.time()
+        known = self._known
+        if known is not None and len(data) == known.whole and data.startswith(known.raw) and self._at_rest():
+            exchange = self.cycle = Exchange(self, known)
+            exchange.active = exchange.complete = True
+            exchange.submit(data[len(known.raw) :])
+            return
         if self._discarding:
             return
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self._data = data
         super().data_received(data)
+        self._data = b""
 
     def _at_rest(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        """No request is being read or answered."""
+        return not self._began and (self.cycle is None or self.cycle.response_complete)
 
     def check(self, now: float) -> None:
         """Close the connection where it is idle, or sends its request too slowly."""
@@ -276,7 +319,7 @@ class FastProtocol(HttpToolsProtocol):
             return
         parser = self.parser
         keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
-        exchange = Exchange(self, url, self.headers, keep_alive)
+        exchange = Exchange(self, Head(url, self.headers, keep_alive))
         previous = self.cycle
         self.cycle = exchange
         if previous is None or previous.response_complete:
@@ -321,6 +364,10 @@ class FastProtocol(HttpToolsProtocol):
             return
         exchange.complete = True
         if exchange.active and not exchange.response_complete:
+            head = exchange.head
+            if len(exchange.parts) == 1 and head.keep_alive and not self.expect_100_continue:
+                head.remember(self._data, exchange.parts[0])
+                self._known = head if head.raw else None
             exchange.start()
 
     def refuse(self, exchange: Exchange) -> None:
@@ -351,10 +398,9 @@ class FastProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The current call or request has been answered: start the next one of the pipeline."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline and not self.transport.is_closing():
             cycle, app = self.pipeline.pop()
             if isinstance(cycle, Exchange):
                 cycle.active = True
@@ -373,6 +419,14 @@ def endpoint_name(url: bytes, suffix: bytes) -> bytes:
     """The endpoint's name in `/endpoints/{name}{suffix}`."""
     name = _path(url)[len(PREFIX) : -len(suffix)]
     return unquote_to_bytes(name) if b"%" in name else name
+
+
+def _response_head(variant: Variant, content_type: str) -> bytes:
+    """Status line and headers of an answer of one content type; kept, because a model has few."""
+    head = STATUS_LINE[200] + variant.header + b"content-type: " + _header_value(content_type) + b"\r\n"
+    if len(variant.heads) < 64:
+        variant.heads[content_type] = head
+    return head
 
 
 def response_headers(headers: dict[str, str]) -> bytes:

@@ -77,12 +77,14 @@ class Keys:
             return True
 
     def by_id(self, access_key_id: str) -> Key | None:
-        """The key of that id, as the file was when it was last looked at."""
-        return self._by_id.get(access_key_id)
+        """The key of that id. One that is not known may be new: then the file is looked at again."""
+        key = self._by_id.get(access_key_id)
+        return key if key is not None or not self.refresh() else self._by_id.get(access_key_id)
 
     def by_authorization(self, header: bytes) -> Key | None:
-        """The key whose bearer token the header (`Bearer …`) carries."""
-        return self._by_token.get(header)
+        """The key whose bearer token the header (`Bearer …`) carries; as `by_id`."""
+        key = self._by_token.get(header)
+        return key if key is not None or not self.refresh() else self._by_token.get(header)
 
     def refresh(self) -> bool:
         """Read the file again if it has changed. True where it had."""

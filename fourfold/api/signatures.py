@@ -16,6 +16,7 @@ import time
 from calendar import timegm
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from fourfold.api.keys import Key, Keys
@@ -31,18 +32,46 @@ LONGEST_PRESIGN = 7 * 24 * 3600
 _QUERY_SERVICES = ("sts", "iam", "sns", "s3")
 _SAFE = b"-_.~"
 _PATH_SAFE = "/-_.~"
+_BLANK = (b" ", b"\t")
 _MOST_SIGNING_KEYS = 1024
+_MOST_CLAIMS = 1024
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Whose key a request carries, and for which service and region it was signed (empty for a bearer token)."""
 
     access_key_id: str
     service: str = ""
     region: str = ""
+
+
+class Claim(NamedTuple):
+    """What an Authorization header says beside its signature."""
+
+    identity: Identity
+    scope: bytes
+    signed: bytes
+    wanted: tuple[bytes, ...]
+
+
+class Hmac:
+    """HMAC-SHA256 under one key (RFC 2104) with both pads hashed beforehand: half the time of `hmac.digest`."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def hexdigest(self, message: bytes) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 class Verifier:
@@ -58,16 +87,13 @@ class Verifier:
         self._keys = keys
         self._clock = clock
         self._skew = clock_skew
-        self._signing_keys: dict[tuple[str, bytes], bytes] = {}
-        self._looked_again = float("-inf")
+        self._claims: dict[bytes, Claim] = {}
+        self._hmacs: dict[tuple[str, bytes], Hmac] = {}
 
-    def admit(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
-        """`verify` for the fast lane, which needs no identity."""
-        for name, value in headers:
-            if name == b"authorization":
-                if self._keys.by_authorization(value) is not None:
-                    return
-                break
+    def admit(self, authorization: bytes, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
+        """`verify` for the fast lane, which has found the Authorization header already and needs no identity."""
+        if authorization.startswith(b"Bearer ff_") and self._keys.by_authorization(authorization) is not None:
+            return
         self.verify(method, url, headers, body)
 
     def verify(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> Identity:
@@ -104,8 +130,6 @@ class Verifier:
         if value.startswith(SAGEMAKER_TOKEN):
             return self._sagemaker_token(value)
         key = self._keys.by_authorization(value)
-        if key is None and self._look_again():
-            key = self._keys.by_authorization(value)
         if key is None:
             raise AuthenticationError(
                 "UnrecognizedClientException", "The API key in the request is invalid: see `fourfold keys list`."
@@ -125,7 +149,33 @@ class Verifier:
         return self._presigned(b"GET", path, [(b"host", parts.netloc.encode())], b"")
 
     def _signed_header(self, method: bytes, url: bytes, headers: Headers, value: bytes, body: bytes) -> Identity:
-        fields = _fields(value)
+        start, found, signature = value.rpartition(b"Signature=")
+        claim = self._claims.get(start) if found else None
+        if claim is None:
+            start, signature, claim = self._claim(value)
+        key = self._key(claim.identity)
+        values = dict(headers)
+        if len(values) < len(headers):
+            values = _joined(headers)
+        stamp = values.get(b"x-amz-date", b"")
+        self._check_time(stamp, claim.scope, claim.identity)
+        path, _, query = url.partition(b"?")
+        lines = [method, _canonical_path(path), _canonical_query(query) if query else b""]
+        for name in claim.wanted:
+            content = values.get(name, b"")
+            if b"  " in content or content[:1] in _BLANK or content[-1:] in _BLANK:
+                content = b" ".join(content.split())
+            lines.append(name + b":" + content)
+        lines += (b"", claim.signed, hashlib.sha256(body).hexdigest().encode())
+        self._compare(key, stamp, claim.scope, b"\n".join(lines), signature.strip(), claim.identity)
+        return claim.identity
+
+    def _claim(self, value: bytes) -> tuple[bytes, bytes, Claim]:
+        """Take an Authorization header apart. All but the signature is the same all day, so that part is kept."""
+        fields = {
+            name.strip(): content.strip()
+            for name, _, content in (field.partition(b"=") for field in value[len(ALGORITHM) :].split(b","))
+        }
         try:
             credential, signed, signature = fields[b"Credential"], fields[b"SignedHeaders"], fields[b"Signature"]
         except KeyError as missing:
@@ -133,31 +183,16 @@ class Verifier:
             raise AuthenticationError(
                 "IncompleteSignatureException", f"Authorization header requires '{name}' parameter."
             ) from None
-        key, scope, identity = self._scope(credential)
-        wanted = signed.split(b";")
-        values = _header_values(headers, wanted)
-        stamp = values.get(b"x-amz-date") or _find(headers, b"x-amz-date")
-        if stamp is None:
-            raise AuthenticationError(
-                "IncompleteSignatureException", "Authorization header requires existence of an 'X-Amz-Date' header."
-            )
-        if b"host" not in values:
+        scope, identity = _scope(credential)
+        claim = Claim(identity, scope, signed, tuple(signed.split(b";")))
+        if b"host" not in claim.wanted:
             raise _mismatch(identity, "The host header must be signed.")
-        self._check_time(stamp, scope, identity)
-        path, _, query = url.partition(b"?")
-        canonical = b"\n".join(
-            (
-                method,
-                _canonical_path(path),
-                _canonical_query(query) if query else b"",
-                *[name + b":" + values[name] if name in values else name + b":" for name in wanted],
-                b"",
-                signed,
-                hashlib.sha256(body).hexdigest().encode(),
-            )
-        )
-        self._compare(key, stamp, scope, canonical, signature, identity)
-        return identity
+        start = value.rpartition(b"Signature=")[0]
+        if start + b"Signature=" + signature == value:
+            if len(self._claims) >= _MOST_CLAIMS:
+                self._claims.clear()
+            self._claims[start] = claim
+        return start, signature, claim
 
     def _presigned(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> Identity:
         path, _, query = url.partition(b"?")
@@ -172,7 +207,8 @@ class Verifier:
                 "IncompleteSignatureException", "A presigned request needs X-Amz-Credential, -Date, -Expires, "
                 "-SignedHeaders and -Signature in its query.",
             ) from None  # fmt: skip
-        key, scope, identity = self._scope(credential)
+        scope, identity = _scope(credential)
+        key = self._key(identity)
         signed_at = _seconds(stamp, identity)
         if not 0 < expires <= LONGEST_PRESIGN:
             raise _mismatch(identity, "X-Amz-Expires must be between 1 second and 7 days.")
@@ -180,7 +216,7 @@ class Verifier:
         if now > signed_at + expires or now < signed_at - self._skew:
             raise _mismatch(identity, "The presigned request has expired, or is not valid yet.")
         wanted = signed.split(b";")
-        values = _header_values(headers, wanted)
+        values = _joined(headers)
         kept = b"&".join(name + b"=" + value for name, value in pairs if name != b"X-Amz-Signature")
         digest = b"UNSIGNED-PAYLOAD" if identity.service == "s3" else hashlib.sha256(body).hexdigest().encode()
         canonical = b"\n".join(
@@ -197,25 +233,14 @@ class Verifier:
         self._compare(key, stamp, scope, canonical, signature, identity)
         return identity
 
-    def _scope(self, credential: bytes) -> tuple[Key, bytes, Identity]:
-        """`AKIA…/20260101/us-east-1/sagemaker/aws4_request`, taken apart."""
-        parts = credential.split(b"/")
-        if len(parts) != 5 or parts[4] != b"aws4_request":
-            raise AuthenticationError(
-                "IncompleteSignatureException",
-                "Credential must be KEY/DATE/REGION/SERVICE/aws4_request.",
-            )
-        access_key_id = parts[0].decode("latin-1")
-        identity = Identity(access_key_id, parts[3].decode("latin-1"), parts[2].decode("latin-1"))
-        key = self._keys.by_id(access_key_id)
-        if key is None and self._look_again():
-            key = self._keys.by_id(access_key_id)
+    def _key(self, identity: Identity) -> Key:
+        key = self._keys.by_id(identity.access_key_id)
         if key is None:
             code = "InvalidClientTokenId" if identity.service in _QUERY_SERVICES else "UnrecognizedClientException"
             raise AuthenticationError(
                 code, "The security token included in the request is invalid: see `fourfold keys list`."
             )
-        return key, credential[len(parts[0]) + 1 :], identity
+        return key
 
     def _check_time(self, stamp: bytes, scope: bytes, identity: Identity) -> None:
         now = self._clock.now()
@@ -239,57 +264,47 @@ class Verifier:
         self, key: Key, stamp: bytes, scope: bytes, canonical: bytes, signature: bytes, identity: Identity
     ) -> None:
         to_sign = b"\n".join((ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest().encode()))
-        expected = hmac.digest(self._signing_key(key, scope), to_sign, "sha256").hex().encode()
-        if not hmac.compare_digest(expected, signature):
+        expected = self._hmac(key, scope).hexdigest(to_sign)
+        if not hmac.compare_digest(expected.encode(), signature):
             raise _mismatch(
                 identity,
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
                 "Access Key and signing method.",
             )
 
-    def _signing_key(self, key: Key, scope: bytes) -> bytes:
-        cached = self._signing_keys.get((key.secret_access_key, scope))
+    def _hmac(self, key: Key, scope: bytes) -> Hmac:
+        cached = self._hmacs.get((key.secret_access_key, scope))
         if cached is None:
-            cached = b"AWS4" + key.secret_access_key.encode()
+            secret = b"AWS4" + key.secret_access_key.encode()
             for part in scope.split(b"/"):
-                cached = hmac.digest(cached, part, "sha256")
-            if len(self._signing_keys) >= _MOST_SIGNING_KEYS:
-                self._signing_keys.clear()
-            self._signing_keys[(key.secret_access_key, scope)] = cached
+                secret = hmac.digest(secret, part, "sha256")
+            if len(self._hmacs) >= _MOST_SIGNING_KEYS:
+                self._hmacs.clear()
+            cached = self._hmacs[(key.secret_access_key, scope)] = Hmac(secret)
         return cached
 
-    def _look_again(self) -> bool:
-        """A key that is not known may be new: read the file again, but not more than once in half a second."""
-        now = self._clock.monotonic()
-        if now - self._looked_again < 0.5:
-            return False
-        self._looked_again = now
-        return self._keys.refresh()
+
+def _scope(credential: bytes) -> tuple[bytes, Identity]:
+    """`AKIA…/20260101/us-east-1/sagemaker/aws4_request`, taken apart."""
+    parts = credential.split(b"/")
+    if len(parts) != 5 or parts[4] != b"aws4_request":
+        raise AuthenticationError(
+            "IncompleteSignatureException", "Credential must be KEY/DATE/REGION/SERVICE/aws4_request."
+        )
+    identity = Identity(parts[0].decode("latin-1"), parts[3].decode("latin-1"), parts[2].decode("latin-1"))
+    return credential[len(parts[0]) + 1 :], identity
 
 
-def _fields(value: bytes) -> dict[bytes, bytes]:
-    """`AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…`"""
-    return {
-        name.strip(): content.strip()
-        for name, _, content in (field.partition(b"=") for field in value[len(ALGORITHM) :].split(b","))
-    }
-
-
-def _header_values(headers: Headers, wanted: list[bytes]) -> dict[bytes, bytes]:
-    """Values of the signed headers, trimmed, runs of spaces made one, repeated headers joined."""
+def _joined(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name, those that come more than once joined by commas."""
     values: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in wanted:
-            if b"  " in value or value[:1] in b" \t" or value[-1:] in b" \t":
-                value = b" ".join(value.split())
-            values[name] = values[name] + b"," + value if name in values else value
+        trimmed = b" ".join(value.split())
+        values[name] = values[name] + b"," + trimmed if name in values else trimmed
     return values
 
 
-def _find(headers: Headers, wanted: bytes) -> bytes | None:
-    return next((value for name, value in headers if name == wanted), None)
-
-
+@lru_cache(maxsize=1024)
 def _canonical_path(path: bytes) -> bytes:
     """The path as it was sent, each part encoded once more, as every service but S3 wants it."""
     plain = path.replace(b"/", b"").replace(b"-", b"").isalnum() and b"//" not in path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError
 from fourfold.pool.frames import (
@@ -144,9 +144,8 @@ class WorkerLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(encode(Load(self.spec)))
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods but not the base class
+        self._transport.write(encode(Load(self.spec)))
 
     def data_received(self, data: bytes) -> None:
         try:

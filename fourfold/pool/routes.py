@@ -60,6 +60,7 @@ class Variant:
         self.backend = backend
         self.submit = backend.submit
         self.stats = stats or CallStats()
+        self.heads: dict[str, bytes] = {}
         self.header = b"x-amzn-invoked-production-variant: " + name.encode() + b"\r\n"
 
 
