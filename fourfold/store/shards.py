@@ -50,7 +50,7 @@ shards = sa.Table(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claim:
     """The right to run one shard, until the lease ends or somebody else claims it."""
 
@@ -130,9 +130,15 @@ def release(db: Connection, owner: str) -> None:
     db.execute(shards.update().where(shards.c.owner == owner, shards.c.state == "running").values(state="pending"))
 
 
-def give_back(db: Connection, held: Claim) -> None:
-    """Give back one claim unfinished; the attempt does not count."""
-    db.execute(shards.update().where(*_held(held)).values(state="pending", attempt=held.attempt - 1))
+def put_back(db: Connection, held: Claim) -> None:
+    """Give a claim back, so that the shard is tried again; the attempt counts."""
+    db.execute(shards.update().where(*_held(held)).values(state="pending"))
+
+
+def unfinished(db: Connection, job: str) -> int:
+    """How many shards are pending or running."""
+    query = sa.select(sa.func.count()).where(shards.c.job == job, shards.c.state.in_(("pending", "running")))
+    return int(db.execute(query).scalar_one())
 
 
 def finish(

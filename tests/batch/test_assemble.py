@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourfold.modes.batch import parquet
-from fourfold.modes.batch.assemble import Assembly, Part, assemble
+from fourfold.modes.batch.assemble import assemble
 from fourfold.modes.batch.blobs import Blobs
+from fourfold.modes.batch.orders import Assembly, Done
 from fourfold.storage.objects import NoSuchObject
 
 
@@ -77,7 +78,10 @@ def test_lines_of_bad_records_count_from_the_object_s_start(tmp_path):
     for url, content in contents.items():
         with blobs.write(f"s3://{url}") as sink:
             sink.write(content)
-    parts = (Part("s3://p/0", "s3://p/0e", 3), Part("s3://p/1", "s3://p/1e", 4))
+    parts = (
+        Done(0, lines=3, part="s3://p/0", error_part="s3://p/0e"),
+        Done(0, lines=4, part="s3://p/1", error_part="s3://p/1e"),
+    )
     assemble(Assembly("", "s3://o/x.out", "s3://o/_errors/x.jsonl", parts), blobs)
     assert (tmp_path / "o" / "x.out").read_bytes() == b"a\nb\n"
     lines = [json.loads(line)["line"] for line in (tmp_path / "o" / "_errors" / "x.jsonl").read_text().splitlines()]
@@ -89,5 +93,5 @@ def test_what_cannot_be_written_whole_is_not_there(tmp_path):
     for bucket in "po":
         (tmp_path / bucket).mkdir()
     with pytest.raises(NoSuchObject):
-        assemble(Assembly("", "s3://o/x.out", "", (Part("s3://p/gone"),)), blobs)
+        assemble(Assembly("", "s3://o/x.out", "", (Done(0, part="s3://p/gone"),)), blobs)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

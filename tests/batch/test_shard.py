@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fourfold.formats.base import Model
 from fourfold.modes.batch import shard
+from fourfold.modes.batch.orders import Done, Order, Report
 from fourfold.modes.batch.plan import Options, Slice
 from fourfold.records import Call
 from tests.batch.models import Echo, Sums, Upper
@@ -30,7 +31,7 @@ class Bench:
     def __init__(self, root: Path, model: Model) -> None:
         self.root = root
         self.model = model
-        self.done: shard.Done
+        self.done: Done
 
     def run(self, content: bytes, options: Options, borders: tuple[int, ...] = (), name: str = "a.csv") -> bytes | None:
         """The output of one object, cut at `borders`; None where there is none."""
@@ -58,10 +59,10 @@ class Bench:
             parts.append(self.read(self.done.part or whole.output))
         return b"".join(parts)
 
-    def do(self, piece: Slice, options: Options) -> shard.Done:
-        order = shard.Order(options, (piece,), str(self.root), "s3://data/out", "s3://.batch/job/1", "arn:job", "t0")
+    def do(self, piece: Slice, options: Options) -> Done:
+        order = Order(options, (piece,), str(self.root), "s3://data/out", "s3://.batch/job/1", "arn:job", "t0")
         answer = shard.run(self.model, msgspec.msgpack.encode(order), lambda _: None)
-        return msgspec.msgpack.decode(answer, type=shard.Report).done[0]
+        return msgspec.msgpack.decode(answer, type=Report).done[0]
 
     def read(self, url: str) -> bytes:
         return (self.root / url.removeprefix("s3://")).read_bytes()

@@ -16,28 +16,7 @@ import msgspec
 from fourfold.formats.base import Model
 from fourfold.modes.batch import parquet
 from fourfold.modes.batch.blobs import Blobs
-
-FUNCTION = "fourfold.modes.batch.assemble:run"
-"""What a task frame names to assemble an object."""
-
-
-class Part(msgspec.Struct, frozen=True):
-    """The answers of one shard of the object."""
-
-    url: str
-    errors: str = ""
-    """Where its bad records are reported; empty where it has none."""
-    lines: int = 0
-
-
-class Assembly(msgspec.Struct, frozen=True):
-    """One object's parts, on their way to a worker."""
-
-    root: str
-    output: str
-    errors: str
-    parts: tuple[Part, ...]
-    parquet: bool = False
+from fourfold.modes.batch.orders import Assembly, Done
 
 
 def run(_model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes:
@@ -49,7 +28,7 @@ def run(_model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes
 
 def assemble(assembly: Assembly, blobs: Blobs) -> None:
     """The report first: where the output is, its report is, too."""
-    if any(part.errors for part in assembly.parts):
+    if any(part.error_part for part in assembly.parts):
         with blobs.write(assembly.errors) as sink:
             for line in _reported(assembly.parts, blobs):
                 sink.write(line)
@@ -58,22 +37,22 @@ def assemble(assembly: Assembly, blobs: Blobs) -> None:
             parquet.concatenate(_opened(assembly.parts, blobs), sink)
             return
         for part in assembly.parts:
-            for chunk in blobs.read(part.url):
+            for chunk in blobs.read(part.part):
                 sink.write(chunk)
 
 
-def _opened(parts: tuple[Part, ...], blobs: Blobs) -> Iterator[Any]:
+def _opened(parts: tuple[Done, ...], blobs: Blobs) -> Iterator[Any]:
     for part in parts:
-        with contextlib.closing(blobs.open(part.url)) as file:
+        with contextlib.closing(blobs.open(part.part)) as file:
             yield file
 
 
-def _reported(parts: tuple[Part, ...], blobs: Blobs) -> Iterator[bytes]:
+def _reported(parts: tuple[Done, ...], blobs: Blobs) -> Iterator[bytes]:
     """The bad records of all parts, their lines counted from the object's beginning."""
     before = 0
     for part in parts:
-        if part.errors:
-            text = b"".join(blobs.read(part.errors))
+        if part.error_part:
+            text = b"".join(blobs.read(part.error_part))
             for line in text.splitlines():
                 record = msgspec.json.decode(line)
                 yield msgspec.json.encode(record | {"line": record["line"] + before}) + b"\n"

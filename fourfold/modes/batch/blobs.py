@@ -9,14 +9,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from fourfold.modes.batch.orders import SCRATCH
 from fourfold.modes.batch.plan import Found
 from fourfold.storage.objects import Objects, parse_location
 
 CHUNK = 1024 * 1024
 """Bytes that are read at a time."""
-
-SCRATCH = ".batch"
-"""The bucket of parts that are not assembled yet. No S3 client can see it: its name is none that S3 allows."""
 
 
 class Blobs:

@@ -58,6 +58,7 @@ class Options(msgspec.Struct, frozen=True):
     """How often a request that failed by timeout or by the end of its worker is tried again."""
     capture: str = ""
     """Address under which manifests of inputs and outputs are captured; empty: no capture."""
+    shard_bytes: int = SHARD_BYTES
     inference_ids: bool = False
     """Add an inference id and time to every record of the output."""
 
@@ -265,7 +266,7 @@ def shards(found: Iterable[tuple[int, Found, str]], given: Options, source: Sour
         if len(slices) > 1:
             yield from (Shard((part,)) for part in slices)
             continue
-        if small and (held + item.size > SHARD_BYTES or len(small) == SHARD_OBJECTS):
+        if small and (held + item.size > given.shard_bytes or len(small) == SHARD_OBJECTS):
             yield Shard(tuple(small))
             small, held = [], 0
         small.append(slices[0])
@@ -280,9 +281,9 @@ def cut(item: Slice, given: Options, source: Source) -> list[Slice]:
         return [item]
     if given.columnar:
         return _cut_rows(item, source.row_groups(item.url, given.media)) if item.size > MIB else [item]
-    if given.split == "None" or item.size <= SHARD_BYTES:
+    if given.split == "None" or item.size <= given.shard_bytes:
         return [item]
-    count = -(-item.size // SHARD_BYTES)
+    count = -(-item.size // given.shard_bytes)
     borders = [item.size * i // count for i in range(count + 1)]
     pieces = [msgspec.structs.replace(item, start=a, stop=b) for a, b in itertools.pairwise(borders)]
     return _quoted(pieces, given, source) if given.media in CSV and given.split == "Line" else pieces

@@ -34,59 +34,13 @@ from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
 from fourfold.modes.batch.filters import FilterError
 from fourfold.modes.batch.finish import Finish, MismatchError
-from fourfold.modes.batch.plan import CSV, JSON_LINES, PARQUET, Options, Slice, errors_url
+from fourfold.modes.batch.orders import Beat, Done, Order, Report
+from fourfold.modes.batch.plan import CSV, JSON_LINES, PARQUET, Slice, errors_url
 from fourfold.modes.batch.rows import Answered, BadRecord, Encoder, Rows, answer_codec
 from fourfold.modes.batch.split import BOM, Lines, Record, RecordIO, Split, SplitError, TFRecord, Whole, Window, windows
 
-FUNCTION = "fourfold.modes.batch.shard:run"
-"""What a task frame names to run a shard."""
-
 BEAT_SECONDS = 0.2
 """How often a shard says that it is alive, at most; each beat is a call to the model that began."""
-
-
-class Order(msgspec.Struct, frozen=True):
-    """One shard's work, on its way to a worker."""
-
-    options: Options
-    slices: tuple[Slice, ...]
-    root: str
-    """Where objects are: the folder of buckets."""
-    destination: str
-    """The job's output address, under which `_errors/` is."""
-    parts: str
-    """Address under which this attempt writes parts of objects."""
-    job: str = ""
-    """The job's ARN."""
-    time: str = ""
-    """When the job started, ISO 8601."""
-
-
-class Done(msgspec.Struct, frozen=True):
-    """What became of one slice."""
-
-    object: int
-    reason: str = ""
-    """Why it failed; empty where it did not."""
-    records: int = 0
-    errors: int = 0
-    lines: int = 0
-    """Line numbers of the next part begin so much later."""
-    part: str = ""
-    """Address of the answers, where they are a part of an object."""
-    error_part: str = ""
-    """Address of the bad records' report, likewise; empty where there were none."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    done: tuple[Done, ...]
-
-
-class Beat(msgspec.Struct, frozen=True):
-    """A sign of life: records answered and bad ones so far in this shard."""
-
-    records: int
-    errors: int
 
 
 class BadObject(Exception):
