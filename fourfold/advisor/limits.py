@@ -86,14 +86,29 @@ def _serverless(s: Scenario) -> Iterator[Reason]:
         yield _broken(
             "serverless-memory", "The model needs more memory than a serverless endpoint has", f"{s.memory_gb:g} GB"
         )
-    if s.gpu:
-        yield _broken("serverless-gpu", "Serverless endpoints have no GPU", "GPU")
-    if s.vpc:
-        yield _broken("serverless-vpc", "Serverless endpoints cannot be placed in a VPC", "VPC")
-    if s.multi_model:
-        yield _broken("serverless-multi-model", "A serverless endpoint has one variant of one model", "several models")
-    if s.data_capture:
-        yield _broken("serverless-data-capture", "Serverless endpoints capture no data", "data capture")
+    for needed, code, text, value in (
+        (s.gpu, "serverless-gpu", "Serverless endpoints have no GPU", "GPU"),
+        (s.vpc, "serverless-vpc", "Serverless endpoints cannot be placed in a VPC", "VPC"),
+        (
+            s.multi_model,
+            "serverless-multi-model",
+            "A serverless endpoint has one variant of one model",
+            "several models",
+        ),
+        (s.data_capture, "serverless-data-capture", "Serverless endpoints capture no data", "data capture"),
+        (
+            s.marketplace,
+            "serverless-marketplace",
+            "Serverless endpoints take neither",
+            "Marketplace or private registry",
+        ),
+    ):
+        if needed:
+            yield _broken(code, text, value)
+    if s.concurrency is not None and s.concurrency > limit("serverless-concurrency").greatest:
+        yield _broken("serverless-concurrency", "More requests at once than an endpoint takes", f"{s.concurrency:g}")
+    if s.image_gb is not None and s.image_gb > float(limit("serverless-image").value):
+        yield _broken("serverless-image", "The container image is too large", f"{s.image_gb:g} GB")
     if s.stream:
         yield Reason(
             "serverless-stream",

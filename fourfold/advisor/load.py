@@ -40,6 +40,8 @@ _GREATEST = {
     "requests_per_day": (1e13, "more than all of the web together"),
     "requests_per_second": (1e8, "more than all of the web together"),
     "peak_requests_per_second": (1e9, "more than all of the web together"),
+    "image_gb": (1000.0, "a terabyte"),
+    "concurrency": (1e9, "a billion at once"),
     "rows": (1e15, "a quadrillion records"),
     "dataset_gb": (1e9, "an exabyte"),
     "budget_usd": (1e12, "a trillion dollars"),

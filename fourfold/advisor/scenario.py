@@ -83,6 +83,13 @@ class Scenario:
     data_capture: bool | None = None
     """Inputs and outputs have to be recorded, for Model Monitor or an audit."""
 
+    image_gb: float | None = None
+    """Size of the container image."""
+    marketplace: bool | None = None
+    """The model is a Marketplace package, or its image lies in a private registry."""
+    concurrency: float | None = None
+    """Requests in work at the same time, at the peak."""
+
     budget_usd: float | None = None
     region: str | None = None
     trace: tuple[float, ...] | None = None

@@ -18,7 +18,7 @@ from fourfold.advisor.text.phrases import sections
 Meaning = Literal[
     "data_set", "one_by_one", "waits", "nobody_waits", "later", "strict", "relaxed", "sparse", "steady", "spiky",
     "diurnal", "scheduled", "no_idle", "always_on", "cold_ok", "cold_bad", "managed", "gpu", "cpu", "stream", "vpc",
-    "several_models", "capture", "edge", "large", "long",
+    "several_models", "capture", "edge", "marketplace", "large", "long",
 ]  # fmt: skip
 
 NEGATED: dict[Meaning, tuple[Meaning, int] | None] = {

@@ -31,15 +31,13 @@ _TODAY = re.compile(
 )
 _OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
 _SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
-_ENGLISH = frozenset(
-    "the a an of to and in is are for with on at it that per by be no not we our from or must need needs every each all "
-    "one".split()
-)
-_FOREIGN = frozenset(
+ENGLISH = "the a an of to and in is are for with on at it that per by be no not we our from or must need needs every each one all"
+OTHERS = (
     "der die das und nicht ein eine einen einem mit von wir ist sind werden le les des est une un pour avec dans nous que "
-    "el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som det "
-    "jest nie się".split()
+    "el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som "
+    "det jest nie się"
 )
+"""Common words of English and of its neighbours."""
 
 
 def prepare(text: str) -> str:
@@ -63,7 +61,9 @@ def looks_english(text: str) -> bool:
     letters = [c for c in text if c.isalpha()]
     latin = sum(c < "\u0250" for c in letters)
     words = re.findall(r"[^\W\d_]+", text.lower())
-    return 2 * latin >= len(letters) and sum(w in _FOREIGN for w in words) <= sum(w in _ENGLISH for w in words)
+    return 2 * latin >= len(letters) and sum(w in OTHERS.split() for w in words) <= sum(
+        w in ENGLISH.split() for w in words
+    )
 
 
 def _blank(text: str, start: int, end: int) -> str:

@@ -1,7 +1,8 @@
 """What a quantity says about the workload, by the words around it.
 
 `20 minutes` may be the time that the model takes, the time until the answer is needed, the time that a whole job
-runs, or a silence between two bursts. The words stand in `data/roles.txt`; the order in which they are asked stands here.
+runs, or a silence between two bursts. The words stand in `data/roles.txt`; the order in which they are asked stands
+here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fourfold.advisor.text.units import DAY, HOUR, MINUTE, YEAR, Quantity
 
 Role = Literal[
     "latency", "deadline", "processing", "job", "window", "history", "silence", "cold start", "payload",
-    "model memory", "data set", "records", "recording", "people", "none",
+    "model memory", "data set", "records", "recording", "concurrency", "people", "image", "none",
 ]  # fmt: skip
 
 AHEAD = 60
@@ -68,6 +69,8 @@ def role_of(quantity: Quantity, text: str) -> Role:
     if quantity.kind == "size":
         return _size(quantity.value, context)
     if quantity.kind == "count":
+        if context.has("at once after"):
+            return "concurrency"
         if context.has("people after"):
             return "people"
         return "records" if quantity.value >= MANY else "none"
@@ -128,6 +131,8 @@ def _short(seconds: float, context: Context) -> Role:
 
 
 def _size(megabytes: float, context: Context) -> Role:
+    if context.has("image before") or context.has("image after"):
+        return "image"
     if context.has("model memory after") or context.has("model memory before"):
         return "model memory"
     stored = context.has("data set before") or context.has("data set after")
