@@ -21,6 +21,8 @@ import typer
 
 from fourfold import config
 from fourfold.advisor import usage
+from fourfold.advisor.drawing import draw_tree
+from fourfold.advisor.limits import limits
 from fourfold.advisor.prices import shipped
 from fourfold.cli import app
 from fourfold.config import Limits, Settings
@@ -166,7 +168,37 @@ _FREE = (
     "it (the default) everything is charged from the first unit."
 )
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": commands, "prices.md": prices, "settings.md": settings}
+
+def decision_tree() -> str:
+    """How the advisor decides, and the limits that it decides by."""
+    rows = [(one.type, one.limit, f"{one.value} {one.unit}".strip(), one.source, one.source_date) for one in limits()]
+    parts = [
+        MADE,
+        "# Decision tree",
+        _DECISION_TREE,
+        f"```mermaid\n{draw_tree('mermaid')}\n```",
+        "The same as text:",
+        f"```text\n{draw_tree('text')}\n```",
+        "## Limits",
+        _LIMITS,
+        _table(("mode", "limit", "value", "source", "as of"), rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_DECISION_TREE = (
+    "`fourfold advise` walks this tree from the top. The same object is printed by `fourfold advise --tree "
+    "[text|mermaid|svg]` and asked question by question by `fourfold advise -i`. Where a rate is known but nothing is "
+    "said of its shape, and both a real-time and a serverless endpoint would do, the cheaper one is taken."
+)
+_LIMITS = "What AWS documents of each mode; the advisor's reasons quote these rows."
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": commands,
+    "decision-tree.md": decision_tree,
+    "prices.md": prices,
+    "settings.md": settings,
+}
 
 
 def _walk(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:

@@ -31,10 +31,12 @@ _TODAY = re.compile(
 )
 _OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
 _SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
-ENGLISH = "the a an of to and in is are for with on at it that per by be no not we our from or must need needs every each one all"
+ENGLISH = (
+    "the a an of to and in is are for with on at it that per by be no not we our from or must need every each all one"
+)
 OTHERS = (
-    "der die das und nicht ein eine einen einem mit von wir ist sind werden le les des est une un pour avec dans nous que "
-    "el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som "
+    "der die das und nicht ein eine einen einem mit von wir ist sind werden le les des est une un pour avec dans nous "
+    "que el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som "
     "det jest nie się"
 )
 """Common words of English and of its neighbours."""

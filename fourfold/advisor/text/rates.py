@@ -16,7 +16,8 @@ _STOP = r"(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|n
 _WHAT = rf"(?P<what>(?:(?!{_STOP} )[a-z'*-]+,? ){{0,5}}?(?:[a-z]+(?= ?/))?)"
 _UNIT = (
     r"(?:working |business |busy |week|work|single |school )?"
-    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|weekend|week|month|quarter|year|afternoon|evening|morning|season)s?"
+    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|weekend|week|month|quarter|year|afternoon|evening|morning|"
+    r"season)s?"
 )
 _EACH = r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one) | ?/ ?)"
 _BUSY = r"(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?)"

@@ -140,9 +140,9 @@ def _decide_patience(facts: Facts, weights: Weights) -> None:
     # "Low latency" is a wish where traffic is rare; a figure or a stronger word makes it strict.
     needed = 3 if w["sparse"] >= 2 or w["no_idle"] >= 3 else 2
     small = (facts["payload_mb"] or 0) <= SYNCHRONOUS_MB and (facts["processing_s"] or 0) <= SYNCHRONOUS_S
-    if w["strict"] >= needed and w["strict"] > w.sum("relaxed", "cold_ok") and small:
-        if not facts["whole_dataset"] and not facts["answer_later"]:
-            facts.set("strict_latency", True, w.words("strict"))
+    awaited = small and not facts["whole_dataset"] and not facts["answer_later"]
+    if awaited and w["strict"] >= needed and w["strict"] > w.sum("relaxed", "cold_ok"):
+        facts.set("strict_latency", True, w.words("strict"))
 
 
 def _decide_needs(facts: Facts, weights: Weights) -> None:
