@@ -21,6 +21,7 @@ app = typer.Typer(
 from fourfold.cli import server  # noqa: E402, F401, I001
 from fourfold.cli import endpoints  # noqa: E402, F401
 from fourfold.cli import cost  # noqa: E402, F401
+from fourfold.cli import profile  # noqa: E402, F401
 from fourfold.cli import advise  # noqa: E402, F401
 
 
