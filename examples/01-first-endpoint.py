@@ -32,7 +32,7 @@ CLIENTS, SECONDS = 8, 3.0
 
 
 def main() -> None:
-    report = Table("", "what happened", "", box=SIMPLE_HEAD, pad_edge=False)
+    report = Table("step", "what happened", "measured", box=SIMPLE_HEAD, pad_edge=False)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         model, rows, labels = train()
@@ -50,7 +50,8 @@ def main() -> None:
 
             call(report, model, rows, labels)
             load(report, url, rows[0])
-    Console().print(report)
+    console = Console()
+    Console(width=max(console.width, 100)).print(report)
 
 
 def train() -> tuple[GradientBoostingClassifier, np.ndarray, np.ndarray]:
@@ -78,7 +79,7 @@ def deploy(artifact: Path) -> None:
     variant = {"VariantName": "all", "ModelName": NAME, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
     sagemaker.create_endpoint_config(EndpointConfigName=NAME, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=NAME, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=NAME, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
 
 
 def call(report: Table, model: GradientBoostingClassifier, rows: np.ndarray, labels: np.ndarray) -> None:
@@ -86,7 +87,8 @@ def call(report: Table, model: GradientBoostingClassifier, rows: np.ndarray, lab
     runtime = boto3.client("sagemaker-runtime")
     body = json.dumps({"instances": [rows[0].tolist()]})
     answer = runtime.invoke_endpoint(EndpointName=NAME, ContentType="application/json", Body=body)["Body"].read()
-    report.add_row("call", f"JSON, one row: {answer.decode().strip()}", "")
+    label, probabilities = json.loads(answer)["predictions"][0].values()
+    report.add_row("call", f"JSON, one row: label {label}", f"{probabilities[label]:.2%} sure")
 
     csv = "\n".join(",".join(map(repr, row)) for row in rows.tolist())
     answer = runtime.invoke_endpoint(EndpointName=NAME, ContentType="text/csv", Accept="text/csv", Body=csv)
@@ -95,7 +97,7 @@ def call(report: Table, model: GradientBoostingClassifier, rows: np.ndarray, lab
     if not same:
         raise SystemExit("the endpoint does not answer what scikit-learn does")
     right = (served[:, 0] == labels).mean()
-    report.add_row("", f"CSV, {len(rows)} unseen rows: {right:.0%} right, the same as scikit-learn", "")
+    report.add_row("", f"CSV, {len(rows)} unseen rows: the answers of scikit-learn itself", f"{right:.0%} right")
 
 
 def load(report: Table, url: str, row: np.ndarray) -> None:
@@ -118,7 +120,7 @@ def load(report: Table, url: str, row: np.ndarray) -> None:
     with ThreadPoolExecutor(CLIENTS) as threads:
         latencies = [latency for found in threads.map(client, range(CLIENTS)) for latency in found]
     report.add_row("load", f"{CLIENTS} Python clients, one row a call", f"{len(latencies) / SECONDS:,.0f} calls/s")
-    report.add_row("", f"median latency of {len(latencies):,} calls, none failed", f"{median(latencies) * 1000:.2f} ms")
+    report.add_row("", f"{len(latencies):,} calls, none failed; median latency", f"{median(latencies) * 1000:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -24,15 +24,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END_OF_BLOCK = "=== end of block ==="
-ON_A_FREE_PORT = """
+NUMBER = re.compile(r"-?\d+(,\d{3})*(\.\d+)?(e[+-]?\d+)?")
+SERVE = re.compile(r"^(fourfold serve.*?)( +#.*)?$", re.MULTILINE)
+BEGIN = """
+set -eu
 fourfold() {
   case "$1" in
-    serve|env) command fourfold "$@" --port "$PAGE_PORT" ;;
+    env) command fourfold "$@" --port "$PAGE_PORT" ;;
     *) command fourfold "$@" ;;
   esac
 }
+trap 'test -z "${SERVER:-}" || { kill $SERVER; wait $SERVER; }' EXIT
 """
-SERVE = re.compile(r"^(fourfold serve.*?)( +#.*)?$", re.MULTILINE)
+START = """
+command {} --port "$PAGE_PORT" > server.out 2> server.err & SERVER=$!
+until grep ready server.out; do kill -0 $SERVER; sleep 0.05; done
+"""
 
 
 @dataclass
@@ -61,26 +68,22 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def script(parts: list[Block]) -> str:
     """One shell script for a page; a mark on standard output ends each block."""
-    lines = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT", ON_A_FREE_PORT]
+    lines = [BEGIN]
     for part in parts:
         if part.language == "python":
             lines.append(f"python - <<'END_OF_PYTHON'\n{part.text}END_OF_PYTHON")
         else:
-            lines.append(SERVE.sub(_in_background, part.text))
+            lines.append(SERVE.sub(lambda match: START.format(match[1]), part.text))
         lines.append(f"echo '{END_OF_BLOCK}'")
     return "\n".join(lines) + "\n"
-
-
-def _in_background(match: re.Match[str]) -> str:
-    return f"{match[1]} > server.out 2> server.err &\nuntil grep ready server.out; do kill -0 $!; sleep 0.05; done"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_tells_people_to_type_works(page: Path, tmp_path: Path) -> None:
     parts = list(blocks(page))
-    done = subprocess.run(
-        ["/bin/sh"], input=script(parts), cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False
-    )
+    (tmp_path / "page.sh").write_text(script(parts))
+    command = ["/bin/sh", "page.sh"]
+    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
     log = tmp_path / "server.err"
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log.read_text() if log.exists() else ''}"
     printed = done.stdout.split(END_OF_BLOCK + "\n")
@@ -128,7 +131,7 @@ def test_shown_output_is_compared() -> None:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s+", "", re.sub(r"[\d.,]*\d", "#", text))
+    return re.sub(r"\s+", "", NUMBER.sub("#", text))
 
 
 def _environment() -> dict[str, str]:
