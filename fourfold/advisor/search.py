@@ -155,7 +155,7 @@ def _impossible(mode: Mode, work: Workload) -> Reason:
     if mode == "serverless" and work.memory_gb > 6:
         text = f"the model needs {work.memory_gb:g} GB, serverless inference offers 6 GB at most; use a smaller model"
         return Reason("memory", text, limit=6.0, value=work.memory_gb)
-    load = work.peak * work.service_s
+    load = max(work.peak * work.service_s, work.at_once)
     if mode == "serverless":
         text = f"{load:,.0f} requests would run at once, a serverless endpoint takes {SERVERLESS_CONCURRENCY} at most"
         return Reason("concurrency", text, limit=float(SERVERLESS_CONCURRENCY), value=round(load, 1))

@@ -104,6 +104,7 @@ def realtime(work: Workload, prices: Prices) -> Iterator[Sizing]:
     room = _room_ms(work)
     # The model is the same on every type, so the servers needed are too; only their packing into instances differs.
     needed = {rate: _servers(work, rate, room / 1000) for rate in {*work.hourly, work.peak}}
+    needed[work.peak] = max(needed[work.peak], math.ceil(work.at_once))
     for instance, k in _hosts(work, prices, "hosting"):
         top = math.ceil(needed[work.peak] / k)
         if top > INSTANCES:
@@ -230,7 +231,7 @@ def serverless(work: Workload, prices: Prices) -> Iterator[Sizing]:
     load = work.peak * work.service_s
     if load > SERVERLESS_CONCURRENCY:
         return
-    limit = queueing.servers_without_loss(load, LOST) if load else 1
+    limit = max(queueing.servers_without_loss(load, LOST) if load else 1, math.ceil(work.at_once))
     if limit > SERVERLESS_CONCURRENCY:
         return
     memory = next((mb for mb in SERVERLESS_MEMORY_MB if mb >= work.memory_gb * 1024), None)

@@ -34,6 +34,8 @@ class Workload:
     """Requests a second in each of the day's 24 hours."""
     peak: float
     """Requests a second that must be served without delay building up."""
+    at_once: float
+    """Requests in work at the same time that must not wait for each other; 0 where nothing is said."""
     pattern: Pattern
     memory_gb: float
     gpu: bool
@@ -83,7 +85,7 @@ def of(scenario: Scenario) -> Workload:
         peak = max(hourly) * BURST[pattern]
         if per_day:
             said.append(f"The busiest minutes see {BURST[pattern]:g} times the rate of the busiest hour.")
-    items, runs = _runs(scenario, per_day, said)
+    items, runs = _runs(scenario, per_day, payload, said)
     cold = scenario.tolerates_cold_start
     if cold is None:
         cold = not scenario.strict_latency and (scenario.latency_p99_ms is None or scenario.latency_p99_ms >= 5000)
@@ -94,6 +96,7 @@ def of(scenario: Scenario) -> Workload:
         requests_per_day=per_day,
         hourly=hourly,
         peak=max(peak, max(hourly)),
+        at_once=scenario.concurrency or 0.0,
         pattern=pattern,
         memory_gb=memory,
         gpu=bool(scenario.gpu),
@@ -127,8 +130,11 @@ def _per_day(scenario: Scenario, pattern: Pattern, active: float, said: list[str
         said.append(f"The average rate while there is traffic is the peak over {BURST[pattern]:g}.")
     if rate is not None:
         return rate * active * 3600
-    if scenario.rows is not None:
-        return scenario.rows * (scenario.runs_per_month or 1) / DAYS_PER_MONTH
+    rows = scenario.rows
+    if rows is None and scenario.dataset_gb is not None:
+        rows = scenario.dataset_gb * 1000 / (scenario.payload_mb or 0.01)
+    if rows is not None:
+        return rows * (scenario.runs_per_month or 1) / DAYS_PER_MONTH
     default = 100.0 if pattern == "intermittent" else 10_000.0
     said.append(f"There are {default:,.0f} requests a day.")
     return default
@@ -149,12 +155,16 @@ def _hourly(pattern: Pattern, per_day: float, active: float) -> tuple[float, ...
     return tuple(per_day * w / total / 3600 for w in weights)
 
 
-def _runs(scenario: Scenario, per_day: float, said: list[str]) -> tuple[float, float]:
+def _runs(scenario: Scenario, per_day: float, payload_mb: float, said: list[str]) -> tuple[float, float]:
     """Items of one batch run, and runs a month."""
-    if scenario.rows is not None:
+    rows = scenario.rows
+    if rows is None and scenario.dataset_gb is not None and payload_mb > 0:
+        rows = scenario.dataset_gb * 1000 / payload_mb
+        said.append(f"The data set has {rows:,.0f} records of {payload_mb:g} MB.")
+    if rows is not None:
         if scenario.runs_per_month is None:
             said.append("A batch run takes place once a month.")
-        return scenario.rows, scenario.runs_per_month or 1.0
+        return rows, scenario.runs_per_month or 1.0
     runs = scenario.runs_per_month
     if runs is None:
         said.append("As a batch, a day's requests would be run once a day.")

@@ -71,6 +71,7 @@ def test_a_batch_gets_as_many_instances_as_its_deadline_asks_for() -> None:
         (Scenario(budget_usd=5, requests_per_day=1e6), "real-time", "budget", "raise it by"),
         (Scenario(memory_gb=11), "serverless", "memory", "6 GB"),
         (Scenario(peak_requests_per_second=1e4, processing_s=1), "serverless", "concurrency", "200"),
+        (Scenario(concurrency=500), "serverless", "concurrency", "500 requests"),
         (Scenario(gpu=True, memory_gb=5000), "real-time", "capacity", "5000 GB"),
         (Scenario(latency_p99_ms=100, rows=10.0), "batch", "latency", "run has ended"),
         (Scenario(rows=1e9, processing_s=5, deadline_s=400), "batch", "capacity", "carries the load"),
@@ -96,6 +97,21 @@ def test_cold_starts_that_are_not_tolerated_are_paid_for() -> None:
     ]
     assert warm.latency_ms["p99"] < 1000 < cold.latency_ms["p99"]
     assert warm.cost.total > cold.cost.total
+
+
+def test_requests_that_come_at_once_find_room() -> None:
+    scenario = Scenario(concurrency=15, requests_per_day=100, processing_s=0.4, pattern="intermittent", memory_gb=1)
+    serverless = search.plan(scenario, "serverless", PRICES).sizing
+    realtime = search.plan(scenario, "real-time", PRICES).sizing
+    assert serverless is not None
+    assert realtime is not None
+    assert serverless.max_concurrency == 15
+    assert realtime.count * realtime.concurrency >= 15
+
+
+def test_a_data_set_of_so_many_gigabytes_is_counted_in_records() -> None:
+    plan = search.plan(Scenario(dataset_gb=10, payload_mb=0.1, processing_s=0.1, runs_per_month=1), "batch", PRICES)
+    assert any("100,000 records" in said for said in plan.assumptions)
 
 
 def test_a_region_without_prices_is_estimated_aloud_and_one_that_does_not_exist_is_refused() -> None:
