@@ -7,6 +7,7 @@ The gateway calls `resolve`, the worker `get`. Other packages add formats throug
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -41,6 +42,9 @@ _REPOSITORIES: dict[str, tuple[str, ...]] = {
 }
 """SageMaker's image repositories and the formats that they read, beside a handler, which every one of them takes."""
 
+_VARIANTS = {"sklearn": ("skops", "sklearn"), "xgboost": ("xgboost", "xgboost-pickle")}
+"""Images of ours that stand for more than the format of their name."""
+
 
 @cache
 def formats() -> Mapping[str, Format]:
@@ -69,13 +73,14 @@ def resolve(image: str, folder: Path, environment: Mapping[str, str] | None = No
     Args:
         image: the model's Image; empty where it names none.
         folder: the unpacked artifact.
-        environment: the model's Environment. SAGEMAKER_PROGRAM names a handler, FOURFOLD_COMMAND an own server.
+        environment: the model's Environment. SAGEMAKER_PROGRAM names a handler, FOURFOLD_COMMAND an own server, as
+            which an unknown image counts too where docker or podman can run it.
 
     Raises:
         ModelLoadError: unknown image, or none or several formats fit; says what was found and what would work.
     """
     environment = environment or {}
-    if environment.get("FOURFOLD_COMMAND"):
+    if environment.get("FOURFOLD_COMMAND") or (not is_known(image) and _runs_containers()):
         return get("process")
     named = image_formats(image)
     if named is not None and len(named) == 1 and named[0] in ("handler", "process"):
@@ -102,7 +107,7 @@ def image_formats(image: str) -> tuple[str, ...] | None:
     repository = match["repository"] if match else image
     owner, _, name = repository.rpartition("/")
     if owner == "fourfold":
-        return _variants(get(name).name)
+        return _VARIANTS.get(name, (get(name).name,))
     if name in _REPOSITORIES:
         return _REPOSITORIES[name]
     raise ModelLoadError(
@@ -112,9 +117,17 @@ def image_formats(image: str) -> tuple[str, ...] | None:
     )
 
 
-def _variants(name: str) -> tuple[str, ...]:
-    """`fourfold/sklearn` takes skops files too, `fourfold/xgboost` pickled models."""
-    return {"sklearn": ("skops", "sklearn"), "xgboost": ("xgboost", "xgboost-pickle")}.get(name, (name,))
+def is_known(image: str) -> bool:
+    """Does the image stand for formats (or is there none)? Another one is a server of the user's own."""
+    try:
+        image_formats(image)
+    except ModelLoadError:
+        return False
+    return True
+
+
+def _runs_containers() -> bool:
+    return bool(shutil.which("docker") or shutil.which("podman"))
 
 
 def _several(folder: Path, fitting: list[str]) -> str:

@@ -90,6 +90,14 @@ def test_an_unknown_image_says_what_to_do() -> None:
         registry.image_formats("acme/blob:1")
 
 
+def test_an_unknown_image_is_run_where_something_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ModelLoadError, match="acme/blob:1"):
+        registry.resolve("acme/blob:1", tmp_path)
+    (tmp_path / "podman").touch(0o755)
+    assert registry.resolve("acme/blob:1", tmp_path).name == "process"
+
+
 def test_an_unknown_format_names_those_that_there_are() -> None:
     with pytest.raises(ModelLoadError, match=r"'onyx'.*onnx"):
         registry.image_formats("fourfold/onyx")
