@@ -29,7 +29,9 @@ _TODAY = re.compile(
     r"\b(?:deployed|currently|uses?|using|used|existing|today|now|at present|until now|so far|runs? on|moved? from|"
     r"migrat\w+ from|replaces?|instead of|rather than|no longer|has)\b[^.;,]*$"
 )
-_OPTION = re.compile(r"(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[).:][ *]", re.MULTILINE)
+_OPTION = re.compile(
+    r"(?:(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[.:]|(?<=\s)\(?(?P<bracketed>[a-e])\))[ *]"
+)
 _SENTENCE = re.compile(r"(?:[^.?!;\n]|\.(?=\w))+[.?!;\n]*")
 ENGLISH = (
     "the a an of to and in is are for with on at it that per by be no not we our from or must need every each all one"
@@ -73,12 +75,19 @@ def _blank(text: str, start: int, end: int) -> str:
 
 
 def _blank_options(text: str) -> str:
-    """Blanks a list A., B., C. … from its first letter on."""
-    hits = list(_OPTION.finditer(text))
-    for first, second in pairwise(hits):
-        if first["letter"] == "a" and second["letter"] == "b":
-            return _blank(text, first.start(), len(text))
-    return text
+    """Blanks what a question offers: a list A., B., C. … after it, or lines that name two modes or more."""
+    question = text.find("?") + 1
+    hits = [(m["letter"] or m["bracketed"], m.start()) for m in _OPTION.finditer(text)]
+    for (first, start), (second, _) in pairwise(hits):
+        if (first, second) == ("a", "b") and (0 < question <= start or _modes(text[start:]) > 1):
+            return _blank(text, start, len(text))
+    last = text.rfind("?") + 1
+    return _blank(text, last, len(text)) if last and _modes(text[last:]) > 1 else text
+
+
+def _modes(text: str) -> int:
+    """How many different modes a text names."""
+    return len({m.lastgroup for m in _MODE_NAME.finditer(text)})
 
 
 def _blank_mode_names(text: str, start: int, end: int) -> str:
