@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from fourfold.advisor.limits import Reason, violations
-from fourfold.advisor.rules import GUIDANCE, Decision, Step, decide
+from fourfold.advisor.rules import BUSY_PER_DAY, GUIDANCE, Decision, Step, decide
 from fourfold.advisor.scenario import MODES, Mode, Scenario
 
 if TYPE_CHECKING:
@@ -141,11 +141,12 @@ def advise(scenario: Scenario, prices: Prices | None = None) -> Advice:
 
 
 def _settle(scenario: Scenario, decision: Decision, offers: dict[Mode, Plan]) -> Decision:
-    """Lets the cost decide between an instance and serverless where the guidance cannot: the rate is known, its shape
-    is not."""
+    """Lets the cost decide between an instance and serverless where the guidance cannot: the rate is known
+    and not sustained, its shape is unknown."""
     rate = scenario.requests_per_day
     if (
         rate is None
+        or rate > BUSY_PER_DAY
         or scenario.pattern
         or scenario.idle_tolerated is not None
         or decision.path[-1].key not in ("idle", "fits")

@@ -49,8 +49,8 @@ class Profile:
     """The same for the very first worker, framework included."""
     memory_mb: float | None
     """Most memory that the worker held; None where the system does not tell."""
-    request_bytes: int
-    content_type: str
+    request: tuple[bytes, str]
+    """Body and content type of the request that was measured."""
 
     @property
     def batching(self) -> Batching:
@@ -64,7 +64,7 @@ class Profile:
     def applied(self, scenario: Scenario) -> Scenario:
         """A scenario with what was measured in place of what it says or leaves open."""
         memory = scenario.memory_gb if self.memory_mb is None else self.memory_mb * 2**20 / 1e9
-        payload = scenario.payload_mb if scenario.payload_mb is not None else self.request_bytes / 1e6
+        payload = scenario.payload_mb if scenario.payload_mb is not None else len(self.request[0]) / 1e6
         return replace(scenario, processing_s=self.service_s[1], memory_gb=memory, payload_mb=payload)
 
     def plain(self) -> dict[str, Any]:
@@ -75,8 +75,8 @@ class Profile:
             "cold_start_s": self.cold_start_s,
             "first_start_s": self.first_start_s,
             "memory_mb": self.memory_mb,
-            "request_bytes": self.request_bytes,
-            "content_type": self.content_type,
+            "request_bytes": len(self.request[0]),
+            "content_type": self.request[1],
             "scenario": {
                 member: value
                 for member, value in vars(self.applied(Scenario())).items()
@@ -118,7 +118,7 @@ async def profile(
         finally:
             await placer.close()
     return Profile(
-        source.name, kind.name, times, statistics.median(colds), first_s, memory, len(body), content_type
+        source.name, kind.name, times, statistics.median(colds), first_s, memory, (body, content_type)
     )  # fmt: skip
 
 

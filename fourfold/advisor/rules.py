@@ -16,6 +16,8 @@ from fourfold.advisor.scenario import Mode, Scenario
 
 RARE_PER_DAY = 1500.0
 """At fewer requests a day than this (about one a minute) an instance is idle nearly all the time."""
+BUSY_PER_DAY = 86_400.0
+"""More requests a day than this (one a second) are sustained traffic, if nothing else is said of its shape."""
 SHORT_DAY = 6.0
 """Hours: traffic in so few of them leaves an instance idle for most of the day."""
 

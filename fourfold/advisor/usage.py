@@ -314,7 +314,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-class _ExactLoader(yaml.SafeLoader):
+class _ExactLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML whose fractions become decimals, never binary floats, and which refuses a member given twice."""
 
 

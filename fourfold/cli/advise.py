@@ -30,8 +30,9 @@ class OptionalTree(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         drawn = []
-        for here, following in zip(args, [*args[1:], "-"], strict=True):
-            drawn.append("--tree=text" if here == "--tree" and following.startswith("-") else here)
+        for index, argument in enumerate(args):
+            alone = argument == "--tree" and "".join(args[index + 1 : index + 2])[:1] in ("", "-")
+            drawn.append("--tree=text" if alone else argument)
         return super().parse_args(ctx, drawn)
 
 
@@ -157,8 +158,8 @@ def _run(
         raise ValidationException("out: --export needs a folder to write to; add --out DIR")
     if file is None:
         advice = _advise(_scenario(members, text, interactive), table)
-        _print(advice, as_json)
         _write(advice, outputs, table)
+        _print(advice, as_json)
         return
     if interactive or outputs:
         raise ValidationException(

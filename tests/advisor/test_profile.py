@@ -34,7 +34,7 @@ def double(tmp_path: Path) -> Path:
 async def test_a_model_is_measured_from_its_file(double: Path) -> None:
     found = await profile(double, seconds=0.01)
     assert found.format == "onnx"
-    assert found.content_type == "application/x-npy"
+    assert found.request[1] == "application/x-npy"
     assert list(found.service_s)[:3] == [1, 2, 4]
     assert all(took > 0 for took in found.service_s.values())
     assert found.cold_start_s > 0
@@ -78,7 +78,7 @@ def test_a_sample_has_the_shapes_that_the_model_names() -> None:
 
 
 def test_measured_figures_take_the_place_of_assumed_ones() -> None:
-    found = Profile("m", "onnx", {1: 0.4, 2: 0.5, 4: 0.7}, 0.03, 0.3, 2048.0, 1_000_000, "application/x-npy")
+    found = Profile("m", "onnx", {1: 0.4, 2: 0.5, 4: 0.7}, 0.03, 0.3, 2048.0, (bytes(1_000_000), "application/x-npy"))
     scenario = found.applied(Scenario(requests_per_day=1e6, processing_s=0.001, pattern="steady"))
     assert (scenario.processing_s, scenario.payload_mb) == (0.4, 1.0)
     assert scenario.memory_gb == pytest.approx(2.147, abs=0.001)

@@ -412,7 +412,7 @@ def _sub(text: str) -> dict[str, str]:
     return {"Fn::Sub": text}
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
     """Writes shared values out instead of as anchors, which CloudFormation does not take everywhere."""
 
     def ignore_aliases(self, data: object) -> bool:

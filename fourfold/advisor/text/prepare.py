@@ -38,8 +38,8 @@ ENGLISH = (
 )
 OTHERS = (
     "der die das und nicht ein eine einen einem mit von wir ist sind werden le les des est une un pour avec dans nous "
-    "que el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att som "
-    "det jest nie się"
+    "que el los las una por para con del es il che di gli sono non het een van voor niet um uma os dos com não och att "
+    "som det jest nie się"
 )
 """Common words of English and of its neighbours."""
 

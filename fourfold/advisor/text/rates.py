@@ -19,7 +19,10 @@ _UNIT = (
     r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|weekend|week|month|quarter|year|afternoon|evening|morning|"
     r"season)s?"
 )
-_EACH = r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one) | ?/ ?)"
+_EACH = (
+    r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one) "
+    r"| ?/ ?)"
+)
 _BUSY = r"(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?)"
 
 _RATES = (
