@@ -60,7 +60,7 @@ def parse_inputs(declared: str) -> Iterator[Tensor]:
 
 
 def _load_script(path: Path) -> tuple[Any, tuple[Tensor, ...]]:
-    module: Any = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    module: Any = torch.jit.load(str(path), map_location="cpu").eval()
     arguments = module.forward.schema.arguments[1:]  # without self
     required = [argument for argument in arguments if not argument.has_default_value()]
     return module, tuple(Tensor(argument.name, "float32", ()) for argument in required)

@@ -168,7 +168,7 @@ def test_serve_in_the_artifact_is_the_command(tmp_path: Path) -> None:
 
 def test_an_image_needs_docker_or_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ModelLoadError, match="acme/server:1.*docker or podman.*FOURFOLD_COMMAND"):
+    with pytest.raises(ModelLoadError, match=r"acme/server:1.*docker or podman.*FOURFOLD_COMMAND"):
         registry.get("process").load(Artifact(tmp_path, {"FOURFOLD_IMAGE": "acme/server:1"}))
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 9\n')

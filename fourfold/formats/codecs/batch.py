@@ -244,7 +244,10 @@ def _answer(one: _Asked, outputs: Arrays) -> Reply:
     call = one.call
     try:
         codec, content_type, parameters = negotiate(call.accept, one.codec, len(outputs) > 1)
-        return Reply(call.id, codec.encode(outputs, one.request, parameters), content_type)
+        body = codec.encode(outputs, one.request, parameters)
+        if isinstance(body, bytes):
+            return Reply(call.id, body, content_type)
+        return Reply(call.id, body[0], content_type, 200, body[1])
     except BadRequest as error:
         return refusal(call, error)
     except Exception as error:  # an output that the codec cannot write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fourfold.formats.base import Arrays, Tensor
 
@@ -28,10 +29,13 @@ class Request:
     arrays: Arrays
     by_column: bool = False
     """JSON only. True: asked as `{"inputs": …}`, so that the answer is `{"outputs": …}`, whole arrays by name."""
+    note: Any = None
+    """Whatever the codec that decoded it has to remember for the answer."""
 
 
 Decode = Callable[[Body, Parameters, tuple[Tensor, ...]], Request]
-Encode = Callable[[Arrays, Request, Parameters], bytes]
+Encode = Callable[[Arrays, Request, Parameters], bytes | tuple[bytes, dict[str, str]]]
+"""A body, or a body and headers of the answer."""
 
 
 def text(body: Body) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fourfold.formats.base import Arrays, Tensor
-from fourfold.formats.codecs import binary, csv, json
+from fourfold.formats.codecs import binary, csv, json, oip
 from fourfold.formats.codecs.request import BadRequest, Body, Decode, Encode, Parameters, Request
 
 
@@ -52,6 +52,7 @@ CODECS: tuple[Codec, ...] = (
         _decode_parquet,
         _encode_parquet,
     ),
+    Codec("Open Inference Protocol", (oip.TYPE,), oip.decode, oip.encode),
     Codec("raw bytes", ("application/octet-stream",), binary.decode_raw, binary.encode_raw, several="JSON"),
 )
 
