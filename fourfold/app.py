@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -26,12 +27,17 @@ from fourfold.api.keys import Keys
 from fourfold.api.native import endpoint_routes
 from fourfold.api.s3 import s3_app
 from fourfold.api.sagemaker import SageMaker
+from fourfold.api.scheduler import Scheduler, caller
 from fourfold.api.signatures import Verifier
+from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
 from fourfold.control.endpoints import Endpoints
+from fourfold.control.models import prepare
 from fourfold.control.reconcile import Reconciler
+from fourfold.control.schedules import Schedules
 from fourfold.errors import FourfoldError
+from fourfold.modes.batch.job import Jobs
 from fourfold.monitor.metrics import Metrics
 from fourfold.pool.local import LocalPlacer
 from fourfold.pool.routes import Routes
@@ -85,19 +91,29 @@ class App:
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
+        prepared = partial(prepare, fetch=artifacts.fetch, limits=settings.limits, trusted_only=settings.trusted_only)
+        self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
+        services: dict[str, Service] = {}  # filled below: a schedule may call any of them
+        self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
         aws = AwsApi(
             [
-                Service("sagemaker", SageMaker(self.store, endpoints, settings.partition, clock)),
+                Service(
+                    "sagemaker",
+                    SageMaker(self.store, endpoints, settings.partition, clock),
+                    Transform(self.store, self.jobs),
+                ),
+                Service("scheduler", Scheduler(self.store, self.schedules)),
                 Service("sts", Sts(settings.partition)),
                 Service("iam", Iam(settings.partition)),
             ]
         )
+        services |= aws.services
         self.gateway = Gateway(
             self.lane,
             verifier,
             aws,
             s3_app(settings.buckets, self.keys, settings.partition.region),
-            endpoint_routes(settings),
+            endpoint_routes(settings) | batch_routes(self.jobs),
             metrics.render,
             self.ready,
         )
@@ -122,7 +138,8 @@ class App:
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
-        loops = [self.reconciler.run(), self.reconciler.expire(), self.lane.sweep(), self._refresh_keys()]
+        loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
+        loops += [self.jobs.run(), self.schedules.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
@@ -133,6 +150,7 @@ class App:
                 task.remove_done_callback(_must_not_end)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.jobs.close()
             await self.reconciler.close()
             await self.placer.close()
             self.store.close()

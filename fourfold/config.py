@@ -1,4 +1,4 @@
-"""Settings of a server: each with its unit, default and consequence. The command line fills them; parts receive them."""
+"""Settings of a server, each with its unit, default and consequence. The command line fills them in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain records that several layers share: calls and replies, worker specs, names and ARNs. No behaviour, no numpy."""
+"""The plain records that several layers share: calls, replies, worker specs, names and ARNs. No behaviour, no numpy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Call(msgspec.Struct, array_like=True, gc=False):
     accept: str = ""
     """As the client sent it; empty means no preference."""
     headers: dict[str, str] | None = None
-    """What else the model may see, by lower-case header name, e.g. `x-amzn-sagemaker-custom-attributes`. None: nothing."""
+    """What else the model may see, by lower-case header name (`x-amzn-sagemaker-custom-attributes`). None: nothing."""
     stream: bool = False
     """True: the reply goes back part by part."""
 
@@ -74,6 +74,13 @@ class Partition:
 
 
 EndpointStatus = Literal[
-    "Creating", "Updating", "SystemUpdating", "RollingBack", "InService", "OutOfService", "Deleting", "Failed",
+    "Creating",
+    "Updating",
+    "SystemUpdating",
+    "RollingBack",
+    "InService",
+    "OutOfService",
+    "Deleting",
+    "Failed",
     "UpdateRollbackFailed",
 ]

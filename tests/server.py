@@ -30,6 +30,7 @@ class LiveServer:
         self.options = options
         self.process: subprocess.Popen[str]
         self.url = ""
+        self._clients: list[Any] = []
         self.start()
 
     def start(self) -> None:
@@ -46,14 +47,20 @@ class LiveServer:
         """SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(40)
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self._closed()
         return status
 
     def kill(self) -> None:
         """`kill -9`."""
         self.process.kill()
         self.process.wait(10)
+        self._closed()
+
+    def _closed(self) -> None:
         self.process.stdout.close()  # type: ignore[union-attr]
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
 
     @property
     def keys(self) -> dict[str, str]:
@@ -69,7 +76,7 @@ class LiveServer:
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client that does not retry, so that a test sees what happens."""
         config = {"retries": {"total_max_attempts": 1}, "read_timeout": 70} | config
-        return boto3.client(
+        client = boto3.client(
             service,
             endpoint_url=self.url,
             region_name="us-east-1",
@@ -77,6 +84,8 @@ class LiveServer:
             aws_secret_access_key=self.keys["secret_access_key"],
             config=Config(**config),
         )
+        self._clients.append(client)
+        return client
 
     def get(self, path: str) -> bytes:
         """GET with the bearer token."""
@@ -84,8 +93,10 @@ class LiveServer:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read()
 
-    def deploy(self, name: str, artifact: Path, *, wait: bool = True, count: int = 1, **environment: str) -> None:
-        """Upload, create model, config and endpoint of one name; wait until it is in service."""
+    def deploy(
+        self, name: str, artifact: Path, *, endpoint: bool = True, wait: bool = True, count: int = 1, **environment: str
+    ) -> None:
+        """Upload, create model, config and endpoint of one name (or the model alone); wait until it is in service."""
         key = f"models/{name}/{artifact.name}"
         s3 = self.client("s3")
         with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
@@ -97,6 +108,8 @@ class LiveServer:
             ExecutionRoleArn="arn:aws:iam::123456789012:role/test",
             PrimaryContainer={"ModelDataUrl": f"s3://test-models/{key}", "Environment": environment},
         )
+        if not endpoint:
+            return
         variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.m5.large"}
         sagemaker.create_endpoint_config(
             EndpointConfigName=name, ProductionVariants=[variant | {"InitialInstanceCount": count}]

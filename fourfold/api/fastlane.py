@@ -49,6 +49,7 @@ FROM_MODEL = {
     "x-amzn-sagemaker-custom-attributes": b"x-amzn-sagemaker-custom-attributes",
     "x-amzn-sagemaker-session-id": b"x-amzn-sagemaker-new-session-id",
     "x-amzn-sagemaker-closed-session-id": b"x-amzn-sagemaker-closed-session-id",
+    "x-fourfold-cold-start": b"x-fourfold-cold-start",
 }
 """Headers of a model's reply that reach the client, and their names on the wire."""
 
@@ -222,7 +223,7 @@ class FastProtocol(HttpToolsProtocol):
 
     lane: Lane
     cycle: Any
-    pipeline: deque[tuple[Any, Any]]  # type: ignore[assignment]  # Exchanges stand where uvicorn has its cycles
+    pipeline: deque[tuple[Any, Any]]  # Exchanges stand where uvicorn has its cycles
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

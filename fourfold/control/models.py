@@ -12,6 +12,7 @@ from fourfold.config import Limits
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.pool.batcher import Batching
+from fourfold.pool.elastic import Elasticity
 from fourfold.records import WorkerSpec
 
 Fetch = Callable[[str], Path]
@@ -77,6 +78,16 @@ async def prepare(
     )
     load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
     return Prepared(spec, resolved.imports, batching, load_timeout, image, resolved.executes_code)
+
+
+def elasticity(serverless: Mapping[str, int], environment: Mapping[str, str]) -> Elasticity:
+    """Bounds of a serverless variant: its ServerlessConfig, and FOURFOLD_IDLE_SECONDS in the model's Environment."""
+    return Elasticity(
+        max_concurrency=serverless["MaxConcurrency"],
+        provisioned=serverless.get("ProvisionedConcurrency", 0),
+        memory_mb=serverless["MemorySizeInMB"],
+        idle_seconds=number(environment, "FOURFOLD_IDLE_SECONDS", 60.0),
+    )
 
 
 def _artifact(known: Path | None, fetch: Fetch, name: str, container: dict[str, Any]) -> Path:

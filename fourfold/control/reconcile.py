@@ -25,19 +25,21 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.control.endpoints import BUSY, Document, all_variants
-from fourfold.control.models import Fetch, Prepared, prepare
+from fourfold.control.models import Fetch, Prepared, elasticity, prepare
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
+from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.local import Placer
-from fourfold.pool.routes import Route, Routes, Variant
+from fourfold.pool.routes import Kind, Route, Routes, Variant
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
 
 log = logging.getLogger(__name__)
 
+TICK = 0.1
 AT_ONCE = 4
 """Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
-LOG_LINES = 20
+LOG_LINES = 60
 """Last lines of a worker's log that a FailureReason quotes."""
 
 
@@ -47,7 +49,7 @@ class Running:
 
     wanted: Document
     revision: int
-    fleets: dict[str, Fleet] = field(default_factory=dict)
+    fleets: dict[str, Fleet | ElasticFleet] = field(default_factory=dict)
     variants: dict[str, Variant] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
     images: dict[str, list[Document]] = field(default_factory=dict)
@@ -114,13 +116,13 @@ class Reconciler:
                 self.settled = True
             await self._awake.wait()
 
-    async def expire(self) -> None:
-        """Every quarter of a second: end calls that are past their deadline."""
+    async def tick(self) -> None:
+        """Every tenth of a second: deadlines, memory limits, idle workers."""
         while True:
             for running in list(self.running.values()):
                 for fleet in running.fleets.values():
-                    fleet.batcher.expire()
-            await asyncio.sleep(0.25)
+                    fleet.tick()
+            await asyncio.sleep(TICK)
 
     async def close(self) -> None:
         """Stop working; what runs goes on until the placer is closed."""
@@ -182,7 +184,7 @@ class Reconciler:
             await self._failed(endpoint, revision, error)
             return
         self.running[endpoint.name] = after
-        route = Route(endpoint.name, list(after.variants.values()))
+        route = Route(endpoint.name, list(after.variants.values()), _kind(wanted["config"]))
         self._routes.publish(route)
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
         await self._settle(endpoint.name, revision, "InService", {"deployed": deployed})
@@ -196,7 +198,8 @@ class Reconciler:
     ) -> Running:
         """Workers for every variant, those that need not change kept. All or nothing."""
         after = Running(wanted, revision)
-        started: list[Fleet] = []
+        restored = before is None and deployed is not None  # it loaded before the restart, so it need not be tried
+        started: list[Fleet | ElasticFleet] = []
         try:
             for variant in all_variants(wanted["config"]):
                 variant_name = variant["VariantName"]
@@ -205,11 +208,13 @@ class Reconciler:
                     fleet = before.fleets[variant_name]
                     after.folders[variant_name] = before.folders[variant_name]
                     after.images[variant_name] = before.images[variant_name]
-                    await fleet.reach(count)
+                    if isinstance(fleet, Fleet):
+                        await fleet.reach(count)
                 else:
                     fleet = await self._new_fleet(name, variant, wanted, after, deployed)
                     started.append(fleet)
-                    await fleet.start(count)
+                    if not (restored and isinstance(fleet, ElasticFleet)):
+                        await fleet.start(count)
                 fleet.changed = lambda: self._changed(name)
                 after.fleets[variant_name] = fleet
                 old = before.variants.get(variant_name) if before else None
@@ -226,20 +231,31 @@ class Reconciler:
 
     async def _new_fleet(
         self, endpoint: str, variant: Document, wanted: Document, after: Running, deployed: Document | None
-    ) -> Fleet:
+    ) -> Fleet | ElasticFleet:
         name = variant["VariantName"]
         known = deployed["folders"].get(name) if deployed and deployed["revision"] == after.revision else None
         prepared = await self._prepare(variant, wanted, Path(known) if known else None)
         after.folders[name] = prepared.spec.path
         after.images[name] = _images(prepared, self._clock.now())
         health_check = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 0)
+        log_folder = self._settings.logs / "endpoints" / endpoint / name
+        serverless = variant.get("ServerlessConfig")
+        if serverless is not None:
+            return ElasticFleet(
+                prepared.spec,
+                self._placer,
+                prepared.batching,
+                elasticity(serverless, prepared.spec.environment),
+                imports=prepared.imports,
+                log_folder=log_folder,
+            )
         return Fleet(
             prepared.spec,
             self._placer,
             prepared.batching,
             imports=prepared.imports,
             load_timeout=max(prepared.load_timeout, health_check),
-            log_folder=self._settings.logs / "endpoints" / endpoint / name,
+            log_folder=log_folder,
         )
 
     async def _prepare(self, variant: Document, wanted: Document, folder: Path | None) -> Prepared:
@@ -332,6 +348,12 @@ class Reconciler:
         return self._settings.partition.arn(f"log-group:/aws/sagemaker/Endpoints/{endpoint}", "logs")
 
 
+def _kind(config: Document) -> Kind:
+    if "AsyncInferenceConfig" in config:
+        return "asynchronous"
+    return "serverless" if any("ServerlessConfig" in variant for variant in all_variants(config)) else "realtime"
+
+
 def _unsettled(db: Connection) -> list[Resource]:
     return resources.every(db, "endpoint", BUSY)
 
@@ -357,7 +379,7 @@ def _images(prepared: Prepared, now: float) -> list[Document]:
     ]
 
 
-def _last_lines(fleet: Fleet) -> str:
+def _last_lines(fleet: Fleet | ElasticFleet) -> str:
     """The end of the newest worker's log, for a FailureReason."""
     text = fleet.last_log()
     lines = text.strip().splitlines()[-LOG_LINES:]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
+from fourfold.pool.processes import resident_bytes
 from fourfold.pool.routes import Routes
 from fourfold.pool.stats import BUCKETS
-
-_PAGE = 4096
 
 
 class Metrics:
@@ -54,6 +53,13 @@ class Metrics:
         memory = GaugeMetricFamily(
             "fourfold_worker_memory_bytes", "Resident memory of a worker", labels=(*labels, "pid")
         )
+        cold = CounterMetricFamily("fourfold_cold_starts", "Workers started because a call came", labels=labels)
+        cold_seconds = CounterMetricFamily(
+            "fourfold_cold_start_seconds", "Time that these starts took, by part", labels=(*labels, "part")
+        )
+        billed = CounterMetricFamily(
+            "fourfold_billed_gb_seconds", "Serverless compute: processing time x memory", labels=labels
+        )
         for route in list(self._routes.values()):
             for variant in route.variants:
                 key = (route.name, variant.name)
@@ -62,7 +68,7 @@ class Metrics:
                     invocations.add_metric((*key, str(status)), count)
                 latency.add_metric(key, _cumulative(stats.buckets), stats.seconds)
                 fleet = variant.backend
-                if not isinstance(fleet, Fleet):
+                if not isinstance(fleet, Fleet | ElasticFleet):
                     continue
                 queue.add_metric(key, len(fleet.batcher))
                 throttled.add_metric(key, fleet.batcher.rejected)
@@ -72,6 +78,11 @@ class Metrics:
                 restarts.add_metric(key, fleet.restarts)
                 for worker in fleet.ready:
                     memory.add_metric((*key, str(worker.pid)), resident_bytes(worker.pid))
+                if isinstance(fleet, ElasticFleet):
+                    cold.add_metric(key, fleet.cold_starts.count)
+                    cold_seconds.add_metric((*key, "fork"), fleet.cold_starts.fork)
+                    cold_seconds.add_metric((*key, "load"), fleet.cold_starts.load)
+                    billed.add_metric(key, fleet.billed_seconds * fleet.elasticity.memory_mb / 1024)
         refused = CounterMetricFamily(
             "fourfold_refused", "Invocations that reached no variant, by error", labels=("code",)
         )
@@ -80,18 +91,11 @@ class Metrics:
         server = GaugeMetricFamily("fourfold_server_memory_bytes", "Resident memory of the gateway process")
         server.add_metric((), resident_bytes("self"))
         yield from (
-            invocations, latency, queue, throttled, batches, batched, workers, restarts, memory, refused, server,
+            invocations, latency, queue, throttled, batches, batched, workers, restarts, memory,
+            cold, cold_seconds, billed, refused, server,
         )  # fmt: skip
         for collector in self._more:
             yield from collector()
-
-
-def resident_bytes(pid: int | str) -> int:
-    """Resident memory of a process in bytes; 0 where it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from fourfold.errors import ModelError, ServiceUnavailable, ThrottlingException
+from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable, ThrottlingException
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 
 BATCH_BYTES = 8 * 1024 * 1024
@@ -43,6 +44,8 @@ class Batcher:
     def __init__(self, batching: Batching) -> None:
         self.batching = batching
         self.workers: list[WorkerLink] = []
+        self.answered: Callable[[WorkerLink], None] | None = None
+        """Called when a worker has answered a batch or ended a stream, before it gets the next."""
         self.rejected = 0
         self.batches = 0
         self.batched_calls = 0
@@ -110,7 +113,7 @@ class Batcher:
                     )
                 )
 
-    def fail_all(self, error: ServiceUnavailable) -> None:
+    def fail_all(self, error: FourfoldError) -> None:
         """No worker will come: everything that waits is told so."""
         while self._waiting:
             self._waiting.popleft().fail(error)
@@ -153,7 +156,9 @@ class Batcher:
             self.batched_calls += len(batch)
             worker.invoke(batch, self._freed)
 
-    def _freed(self, _worker: WorkerLink) -> None:
+    def _freed(self, worker: WorkerLink) -> None:
+        if self.answered is not None:
+            self.answered(worker)
         if (self._waiting and not self._scheduled) or self._streams:
             self._dispatch()
 

@@ -117,12 +117,7 @@ class Fleet:
 
     def last_log(self) -> str:
         """What the newest worker printed; empty where workers do not log to files."""
-        if self._log_folder is None:
-            return ""
-        try:
-            return (self._log_folder / f"i-{self._instances:04d}.log").read_text(errors="replace")[-16384:]
-        except FileNotFoundError:
-            return ""
+        return read_log(self._log_folder, self._instances)
 
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more calls, finish those there are within `grace` seconds, end the workers."""
@@ -189,7 +184,11 @@ class Fleet:
             return self.spec
         self._instances += 1
         self._log_folder.mkdir(parents=True, exist_ok=True)
-        return msgspec.structs.replace(self.spec, log_path=str(self._log_folder / f"i-{self._instances:04d}.log"))
+        return msgspec.structs.replace(self.spec, log_path=str(log_file(self._log_folder, self._instances)))
+
+    def tick(self) -> None:
+        """Called regularly: calls and workers past their deadline."""
+        self.batcher.expire()
 
     async def _back_off(self, failures: int, error: FourfoldError) -> None:
         if failures >= HOPELESS or isinstance(error, ModelLoadError):
@@ -218,3 +217,16 @@ class Fleet:
                     await link.gone.wait()
             except (TimeoutError, asyncio.CancelledError):
                 link.kill()
+
+
+def log_file(folder: Path, instance: int) -> Path:
+    """Where the n-th worker of a fleet logs."""
+    return folder / f"i-{instance:04d}.log"
+
+
+def read_log(folder: Path | None, instance: int) -> str:
+    """The end of what the n-th worker printed; empty where it did not log to a file."""
+    try:
+        return "" if folder is None else log_file(folder, instance).read_text(errors="replace")[-16384:]
+    except FileNotFoundError:
+        return ""

@@ -73,6 +73,9 @@ class WorkerLink(asyncio.Protocol):
         end: ends the process at once; the placer sets it, because only it knows the machine.
         loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
         gone: an event, set when the worker can answer no more.
+        last_seconds: how long the newest answered batch took, from sending to reply.
+        first_headers: headers that the replies of the first batch get, to tell that they waited for a start.
+        reply_limit: largest body of a reply in bytes; a larger one becomes an error.
         outstanding: Invokes, Streams and Tasks it has not finished.
         capacity: how many of these it takes at once.
         max_batch: most calls per Invoke.
@@ -83,6 +86,9 @@ class WorkerLink(asyncio.Protocol):
         self.pid = 0
         self.end: Callable[[], None] = lambda: None
         self.outstanding = 0
+        self.last_seconds = 0.0
+        self.first_headers: dict[str, str] | None = None
+        self.reply_limit: int | None = None
         self.capacity = 1
         self.max_batch = 1
         self._loop = asyncio.get_running_loop()
@@ -92,7 +98,7 @@ class WorkerLink(asyncio.Protocol):
         self._reader: FrameReader[FromWorker] = FrameReader(FromWorker)
         self._next = 0
         self._batches: dict[int, _Batch] = {}
-        self._streams: dict[int, tuple[StreamWaiter, Callable[[WorkerLink], None]]] = {}
+        self._streams: dict[int, tuple[StreamWaiter, Callable[[WorkerLink], None], float]] = {}
         self._tasks: dict[int, tuple[asyncio.Future[bytes], Callable[[bytes], None] | None]] = {}
         self._doom: FourfoldError | None = None
 
@@ -109,7 +115,7 @@ class WorkerLink(asyncio.Protocol):
         """Send a call whose answer comes in parts. `done` is called when the worker has ended it."""
         self._next += 1
         id = waiter.call.id = self._next
-        self._streams[id] = (waiter, done)
+        self._streams[id] = (waiter, done, self._loop.time())
         self.outstanding += 1
         waiter.cancel = lambda: self._cancel(id)
         self._transport.write(encode(Stream(waiter.call)))
@@ -173,26 +179,39 @@ class WorkerLink(asyncio.Protocol):
             for waiter in batch.waiters:
                 waiter.fail(error)
         streams, self._streams = self._streams, {}
-        for stream, _ in streams.values():
+        for stream, _, _ in streams.values():
             stream.fail(error)
         tasks, self._tasks = self._tasks, {}
         for future, _ in tasks.values():
             if not future.done():
                 future.set_exception(error)
 
+    def _marked(self, reply: Reply, limit: int) -> Reply:
+        """A reply as a worker with limits gives it."""
+        if len(reply.body) > limit:
+            text = f"The model's answer has {len(reply.body):,} bytes; a serverless endpoint answers {limit:,} at most."
+            reply = Reply(reply.id, text.encode(), "text/plain", 413)
+        if self.first_headers:
+            reply.headers = {**(reply.headers or {}), **self.first_headers}
+        return reply
+
     def _received(self, message: FromWorker) -> None:
         match message:
             case Replies(id, replies):
                 batch = self._batches.pop(id)
                 self.outstanding -= 1
+                self.last_seconds = self._loop.time() - batch.since
+                if self.reply_limit is not None:
+                    replies = [self._marked(reply, self.reply_limit) for reply in replies]
                 batch.done(self)  # first, so that the worker has its next batch before these replies are written
                 for waiter, reply in zip(batch.waiters, replies, strict=True):
                     waiter.answer(reply)
             case Chunk(id, body):
                 self._streams[id][0].part(body)
             case End(id, error, detail, status):
-                stream, done = self._streams.pop(id)
+                stream, done, since = self._streams.pop(id)
                 self.outstanding -= 1
+                self.last_seconds = self._loop.time() - since
                 stream.end(Reply(id, error.encode(), "text/plain", status, detail=detail) if error else None)
                 done(self)
             case Progress(id, payload):

@@ -8,7 +8,7 @@ the answer of a row never depends on its neighbours, and a bad row is found exac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -262,7 +262,7 @@ class Encoder:
 
     def __call__(self, outputs: Arrays) -> bytes:
         """Lines, each with its newline."""
-        return self._encode(outputs, _NO_BODY, self._parameters)
+        return cast(bytes, self._encode(outputs, _NO_BODY, self._parameters))  # line codecs add no headers
 
 
 def answer_codec(model: ArrayModel, content_type: str, accept: str) -> tuple[Codec, dict[str, str]]:
