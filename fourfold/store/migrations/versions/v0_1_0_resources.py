@@ -1,4 +1,4 @@
-"""Named resources and tags."""
+"""Everything that release 0.1.0 keeps: named resources, tags, plans of transform jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,3 +26,32 @@ def upgrade() -> None:
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("value", sa.String, nullable=False),
     )
+    op.create_table(
+        "transform_objects",
+        sa.Column("job", sa.String, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("url", sa.String, nullable=False),
+        sa.Column("output", sa.String, nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("reason", sa.String, nullable=False, server_default=""),
+        sa.Column("records", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("errors", sa.BigInteger, nullable=False, server_default="0"),
+    )
+    op.create_index("transform_objects_by_state", "transform_objects", ["job", "state"])
+    op.create_table(
+        "transform_shards",
+        sa.Column("job", sa.String, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("object", sa.Integer, nullable=True),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("owner", sa.String, nullable=False, server_default=""),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("lease_until", sa.Float, nullable=False, server_default="0"),
+        sa.Column("work", sa.JSON, nullable=False),
+        sa.Column("result", sa.JSON, nullable=True),
+        sa.Column("records", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("errors", sa.BigInteger, nullable=False, server_default="0"),
+    )
+    op.create_index("transform_shards_by_state", "transform_shards", ["job", "state", "number"])
+    op.create_index("transform_shards_by_object", "transform_shards", ["job", "object"])
