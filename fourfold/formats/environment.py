@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import shutil
 import site
 import subprocess
@@ -49,7 +50,7 @@ def prepare(requirements: Path, cache: Path, timeout: float = 600.0) -> Path:
     with _locked(folder.with_suffix(".lock")):
         if not (folder / _READY).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            venv.create(folder, symlinks=True, with_pip=False)
+            venv.create(folder, symlinks=True, with_pip=not _server_has_pip())
             _see_the_servers_packages(folder)
             _install(python, requirements, folder.with_suffix(".log"), timeout)
             (folder / _READY).touch()
@@ -81,7 +82,8 @@ def _see_the_servers_packages(folder: Path) -> None:
 
 
 def _install(python: Path, requirements: Path, log: Path, timeout: float) -> None:
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input", "--progress-bar=off"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)] if _server_has_pip() else [str(python), "-m", "pip"]
+    command = [*pip, "install", "--no-input", "--progress-bar=off"]
     with log.open("w", encoding="utf-8") as out:
         try:
             done = subprocess.run(
@@ -97,6 +99,11 @@ def _install(python: Path, requirements: Path, log: Path, timeout: float) -> Non
             raise ModelLoadError(f"pip did not install {requirements.name} in {timeout:g} s.{_end(log)}") from None
     if done.returncode:
         raise ModelLoadError(f"pip could not install the handler's {requirements.name}.{_end(log)}")
+
+
+def _server_has_pip() -> bool:
+    """Environments that uv makes have none; then the new environment gets the one that comes with Python."""
+    return importlib.util.find_spec("pip") is not None
 
 
 def _end(log: Path, lines: int = 10) -> str:
