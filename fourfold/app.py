@@ -91,7 +91,13 @@ class App:
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
-        prepared = partial(prepare, fetch=artifacts.fetch, limits=settings.limits, trusted_only=settings.trusted_only)
+        prepared = partial(
+            prepare,
+            fetch=artifacts.fetch,
+            limits=settings.limits,
+            environments=settings.environments,
+            trusted_only=settings.trusted_only,
+        )
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
         self.schedules = Schedules(self.store, settings.partition, clock, caller(services))

@@ -56,6 +56,11 @@ class Settings:
         return self.data_dir / "artifacts"
 
     @property
+    def environments(self) -> Path:
+        """Virtual environments of handlers with a requirements.txt, by content."""
+        return self.data_dir / "environments"
+
+    @property
     def logs(self) -> Path:
         return self.data_dir / "logs"
 

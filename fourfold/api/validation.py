@@ -20,6 +20,8 @@ from fourfold.errors import FourfoldError, ValidationException
 
 _NAMES = {bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "DECIMAL_VALUE", str: "STRING_VALUE", list: "START_ARRAY"}
 _MOST_SHOWN = 10
+_WIDER = {"Url": r"(https|s3|hf)://([^/]+)/?(.*)"}
+"""Patterns by shape that allow more here than in AWS's models: a model may also come from a hub."""
 
 
 class SerializationException(FourfoldError):
@@ -96,7 +98,7 @@ def _string(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
         problems.append(_problem(value, path, f"Member must satisfy enum value set: [{', '.join(enum)}]"))
         return value
     _length(shape, len(value), value, path, problems)
-    pattern = shape.metadata.get("pattern")
+    pattern = _WIDER.get(shape.name) or shape.metadata.get("pattern")
     if pattern and not _pattern(pattern)(value):
         problems.append(_problem(value, path, f"Member must satisfy regular expression pattern: {pattern}"))
     return value

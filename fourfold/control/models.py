@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fourfold.config import Limits
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
+from fourfold.formats.environment import prepare as prepare_environment
+from fourfold.formats.environment import requirements
 from fourfold.pool.batcher import Batching
 from fourfold.pool.elastic import Elasticity
 from fourfold.records import WorkerSpec
 
-Fetch = Callable[[str], Path]
-"""From a ModelDataUrl to a local folder with the unpacked artifact; blocking."""
+_HUB_REVISIONS = ("HF_MODEL_REVISION", "HF_REVISION")
+
+
+class Fetch(Protocol):
+    """Brings a model here; blocking."""
+
+    def __call__(self, url: str, code: str = "") -> Path:
+        """A local folder with the unpacked artifact at `url` (empty: none), and the handler's code in its `code/`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ async def prepare(
     fetch: Fetch,
     limits: Limits,
     *,
+    environments: Path,
     trusted_only: bool = False,
     folder: Path | None = None,
 ) -> Prepared:
@@ -47,28 +56,36 @@ async def prepare(
         model: its document, CreateModel's members.
         fetch: brings the artifact here.
         limits: defaults for what its Environment does not set.
+        environments: folder of the virtual environments that handlers' requirements get.
         trusted_only: refuse formats that run code when loaded.
         folder: where the artifact is, if it was fetched before.
 
     Raises:
-        ModelLoadError: no artifact, unknown format, or a setting that is no number.
+        ModelLoadError: no artifact, unknown format, requirements that cannot be installed, or a setting that is no
+            number.
     """
     container = primary_container(model)
-    environment = container.get("Environment", {})
-    folder = await asyncio.to_thread(_artifact, folder, fetch, name, container)
     image = container.get("Image", "")
+    environment = dict(container.get("Environment", {}))
+    code = _code_url(environment)
+    if code:
+        environment["SAGEMAKER_SUBMIT_DIRECTORY"] = "/opt/ml/model/code"
+    folder = await asyncio.to_thread(_artifact, folder, fetch, model_data_url(name, container), code)
     resolved = await asyncio.to_thread(registry.resolve, image, folder, environment)
     if trusted_only and resolved.executes_code:
         raise ModelLoadError(
             f"Model {name!r} is of format {resolved.name}, which runs the artifact's own code when it is loaded, and "
             "this server was started with --trusted-only. Export it to ONNX or skops, or start without the flag."
         )
+    if resolved.name == "process" and not registry.is_known(image):
+        environment.setdefault("FOURFOLD_IMAGE", image)
     spec = WorkerSpec(
         model=name,
         path=str(folder),
         format=resolved.name,
         environment=environment,
         threads=int(number(environment, "FOURFOLD_THREADS", 1)),
+        python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
     )
     batching = Batching(
         max_batch=int(number(environment, "FOURFOLD_MAX_BATCH", 0)) or None,
@@ -90,9 +107,21 @@ def elasticity(serverless: Mapping[str, int], environment: Mapping[str, str]) ->
     )
 
 
-def _artifact(known: Path | None, fetch: Fetch, name: str, container: dict[str, Any]) -> Path:
+def _artifact(known: Path | None, fetch: Fetch, url: str, code: str) -> Path:
     """Where the artifact was unpacked before, if that is still there; otherwise fetched."""
-    return known if known is not None and known.is_dir() else fetch(model_data_url(name, container))
+    return known if known is not None and known.is_dir() else fetch(url, code)
+
+
+def _code_url(environment: Mapping[str, str]) -> str:
+    """Where the handler's code is, if it is kept apart from the artifact, as the SDK's framework models do."""
+    submitted = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
+    return submitted if submitted.startswith(("s3://", "https://")) else ""
+
+
+def _interpreter(format: str, folder: Path, environments: Path) -> str:
+    """The interpreter of a handler's own environment; empty where it has no requirements."""
+    wanted = requirements(folder) if format == "handler" else None
+    return "" if wanted is None else str(prepare_environment(wanted, environments))
 
 
 def primary_container(model: dict[str, Any]) -> dict[str, Any]:
@@ -102,12 +131,23 @@ def primary_container(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_data_url(name: str, container: dict[str, Any]) -> str:
-    """Where a container's artifact is. Raises ModelLoadError where it names none."""
+    """Where a container's artifact is; empty where its image or command needs none.
+
+    Raises:
+        ModelLoadError: it names none and needs one.
+    """
     source = container.get("ModelDataSource", {}).get("S3DataSource", {})
     url = container.get("ModelDataUrl") or source.get("S3Uri")
-    if not url:
-        raise ModelLoadError(f"Model {name!r} names no artifact: give ModelDataUrl in its PrimaryContainer.")
-    return str(url)
+    settings = container.get("Environment", {})
+    hub = settings.get("HF_MODEL_ID", "")
+    if url:
+        return str(url)
+    if hub and not hub.startswith("/"):
+        revision = next((settings[name] for name in _HUB_REVISIONS if settings.get(name)), "")
+        return f"hf://{hub}@{revision}" if revision else f"hf://{hub}"
+    if _code_url(settings) or settings.get("FOURFOLD_COMMAND") or not registry.is_known(container.get("Image", "")):
+        return ""
+    raise ModelLoadError(f"Model {name!r} names no artifact: give ModelDataUrl in its PrimaryContainer.")
 
 
 def number(environment: Mapping[str, str], name: str, default: float) -> float:

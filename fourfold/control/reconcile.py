@@ -265,6 +265,7 @@ class Reconciler:
             wanted["models"][model],
             self._fetch,
             self._settings.limits,
+            environments=self._settings.environments,
             trusted_only=self._settings.trusted_only,
             folder=folder,
         )

@@ -8,7 +8,8 @@ own affair. `FOURFOLD_WARMUP=off` leaves it out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +17,26 @@ from fourfold.errors import ModelLoadError
 from fourfold.formats.base import ArrayModel, Arrays, AsyncModel, Model, Tensor
 from fourfold.records import Call, Reply
 
+Run = Callable[[Coroutine[Any, Any, Reply]], Reply]
 
-def warm_up(model: Model, environment: Mapping[str, str]) -> None:
-    """Let `model` answer once. Raises ModelLoadError with the model's own words where it fails on FOURFOLD_WARMUP."""
+
+def warm_up(model: Model, environment: Mapping[str, str], run: Run = asyncio.run) -> None:
+    """Let `model` answer once.
+
+    Args:
+        model: has just been loaded.
+        environment: the model's Environment.
+        run: runs a coroutine; for an AsyncModel on the event loop that its calls will be on, where there is one.
+
+    Raises:
+        ModelLoadError: it failed on FOURFOLD_WARMUP; with the model's own words.
+    """
     sample = environment.get("FOURFOLD_WARMUP", "")
     if sample == "off":
         return
     if sample:
-        reply = _answer(model, Call(0, sample.encode()))
+        call = Call(0, sample.encode())
+        reply = run(model.ainvoke(call)) if isinstance(model, AsyncModel) else model.invoke([call])[0]
         if reply.status != 200:
             said = reply.body.decode("utf-8", "replace")
             raise ModelLoadError(f"The model failed on its FOURFOLD_WARMUP sample: {said}")
@@ -42,9 +55,3 @@ def zeros(inputs: Sequence[Tensor]) -> Arrays:
         else np.zeros([length or 1 for length in tensor.shape], tensor.dtype)
         for tensor in inputs
     }
-
-
-def _answer(model: Model, call: Call) -> Reply:
-    if isinstance(model, AsyncModel):
-        return asyncio.run(model.ainvoke(call))
-    return model.invoke([call])[0]

@@ -23,6 +23,7 @@ from typing import Any
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor
+from fourfold.formats.warmup import warm_up
 from fourfold.pool.frames import (
     Cancel,
     Chunk,
@@ -91,8 +92,10 @@ def run(sock: socket.socket) -> None:
     first = next(iter(connection), None)
     if not isinstance(first, Load):
         return
+    runner = asyncio.Runner()  # makes its event loop when it is first used
     try:
         model = _load(first.spec)
+        warm_up(model, first.spec.environment, runner.run)
     except ModelLoadError as error:
         _tell(traceback.format_exc())
         connection.send(LoadFailed(error.message, traceback.format_exc()))
@@ -105,10 +108,11 @@ def run(sock: socket.socket) -> None:
     connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
     try:
         if isinstance(model, AsyncModel):
-            asyncio.run(_AsyncWorker(sock, model).serve())
+            runner.run(_AsyncWorker(sock, model).serve())
         else:
             _serve(connection, model)
     finally:
+        runner.close()
         model.close()
 
 

@@ -1,6 +1,7 @@
 """Model artifacts on this machine: fetched, unpacked safely, kept by content.
 
     fetch("s3://bucket/model.tar.gz")  →  <folder>/<sha256 of the bytes>/
+    fetch("hf://org/repo@revision")    →  the same, from a Hugging Face hub (`hub`)
 
 The same bytes are unpacked once, whoever asks, in whatever thread or process; an artifact appears whole, by rename.
 """
@@ -12,12 +13,13 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from fourfold.errors import ModelLoadError, ValidationException
+from fourfold.storage import hub
 from fourfold.storage.objects import Location, Objects, parse_location
 
 MOST_BYTES = 50 * 1024**3
@@ -42,15 +44,23 @@ class Artifacts:
         self._folder = folder
         self._objects = objects
 
-    def fetch(self, url: str) -> Path:
+    def fetch(self, url: str, code: str = "") -> Path:
         """A local folder with the unpacked artifact; blocking.
 
         Args:
-            url: `s3://bucket/key` of a single file or a tar archive, or `s3://bucket/prefix/` of many files.
+            url: `s3://bucket/key` of a single file or a tar archive, `s3://bucket/prefix/` of many files,
+                `hf://ORG/REPO[@REVISION][/FILE]`; empty: no files.
+            code: the same for a handler's code that is kept apart: it becomes the artifact's `code/`.
 
         Raises:
             ModelLoadError: there is nothing, or an archive is broken or unsafe; says which member and why.
         """
+        folder = self._fetch(url) if url else self._publish_new("empty", lambda _: None)
+        return self._with_code(folder, self._fetch(code)) if code else folder
+
+    def _fetch(self, url: str) -> Path:
+        if url.startswith(hub.SCHEME):
+            return self._fetch_hub(url)
         try:
             location = parse_location(url)
             if location.key.endswith("/") or not location.key:
@@ -77,21 +87,16 @@ class Artifacts:
         digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
         archive = _is_archive(source)
         identity = digest if archive else f"{digest}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        target = self._folder / identity
-        if target.is_dir():
-            return target
-        partial = self._partial()
-        try:
+
+        def fill(partial: Path) -> None:
             if archive:
                 _unpack(source, partial, name)
-            else:
-                source.seek(0)
-                with (partial / name).open("wb") as copy:
-                    shutil.copyfileobj(source, copy, _BLOCK)
-            return _publish(partial, target)
-        except BaseException:
-            _remove(partial)
-            raise
+                return
+            source.seek(0)
+            with (partial / name).open("wb") as copy:
+                shutil.copyfileobj(source, copy, _BLOCK)
+
+        return self._publish_new(identity, fill)
 
     def _fetch_prefix(self, prefix: Location) -> Path:
         """Every object under a prefix, as a folder; told apart by names, sizes and times."""
@@ -99,15 +104,43 @@ class Artifacts:
         if not entries:
             raise ValidationException(f"there is no object under {prefix}.")
         listing = "\n".join(f"{entry.location} {entry.size} {entry.modified_at}" for entry in entries)
-        target = self._folder / hashlib.sha256(listing.encode()).hexdigest()
-        if target.is_dir():
-            return target
-        partial = self._partial()
-        try:
+
+        def fill(partial: Path) -> None:
             for entry in entries:
                 copy = partial / entry.location.key[len(prefix.key) :]
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._objects.path(entry.location), copy)
+
+        return self._publish_new(hashlib.sha256(listing.encode()).hexdigest(), fill)
+
+    def _fetch_hub(self, url: str) -> Path:
+        found = hub.download(url)
+        if found.is_file():
+            with found.open("rb") as source:
+                return self._keep(source, found.name)
+
+        def fill(partial: Path) -> None:
+            shutil.copytree(found, partial, copy_function=_link, dirs_exist_ok=True)
+
+        return self._publish_new(f"hub-{found.name}", fill)
+
+    def _with_code(self, model: Path, code: Path) -> Path:
+        """Both as one artifact; files are linked, not copied, since none of them ever changes."""
+
+        def fill(partial: Path) -> None:
+            shutil.copytree(model, partial, copy_function=_link, dirs_exist_ok=True, ignore=_only_code_at(model))
+            shutil.copytree(code, partial / "code", copy_function=_link)
+
+        return self._publish_new(hashlib.sha256(f"{model.name} {code.name}".encode()).hexdigest(), fill)
+
+    def _publish_new(self, identity: str, fill: Callable[[Path], None]) -> Path:
+        """The artifact of that identity, filled where it is not there yet."""
+        target = self._folder / identity
+        if target.is_dir():
+            return target
+        partial = self._partial()
+        try:
+            fill(partial)
             return _publish(partial, target)
         except BaseException:
             _remove(partial)
@@ -116,6 +149,20 @@ class Artifacts:
     def _partial(self) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder))
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file (of what a symbolic link leads to), or a copy where it is on another disk."""
+    real = os.path.realpath(source)
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copyfile(real, target)
+
+
+def _only_code_at(model: Path) -> Callable[[str, list[str]], list[str]]:
+    """For copytree: leaves out the model's own code, in whose place other code comes."""
+    return lambda folder, names: ["code"] if folder == str(model) and "code" in names else []
 
 
 def _publish(partial: Path, target: Path) -> Path:

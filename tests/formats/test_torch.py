@@ -13,7 +13,9 @@ from fourfold.formats.base import Tensor
 from tests.formats import models
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is, by PyTorch, and yet everywhere
+pytestmark = pytest.mark.filterwarnings(  # PyTorch deprecates TorchScript, and yet it is everywhere
+    "ignore::DeprecationWarning", "ignore:`torch.jit:FutureWarning"
+)
 
 
 class Sum(torch.nn.Module):  # type: ignore[name-defined,misc]
