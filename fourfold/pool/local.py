@@ -33,11 +33,14 @@ _encode = msgspec.msgpack.encode
 class Placer(Protocol):
     """Puts workers somewhere and connects to them."""
 
-    async def start(self, spec: WorkerSpec, *, imports: Sequence[str] = (), nice: int = 0) -> WorkerLink:
+    async def start(
+        self, spec: WorkerSpec, *, imports: Sequence[str] = (), more: Sequence[str] = (), nice: int = 0
+    ) -> WorkerLink:
         """Start a worker and begin to load its model; the link's `loaded` tells the rest.
 
         Args:
             imports: modules that the model's format needs, for the zygote.
+            more: modules that its tasks need. A zygote that has them is used once it is ready, and not waited for.
             nice: how much lower than normal its CPU priority is, 0 to 19.
 
         Raises:
@@ -62,8 +65,12 @@ class LocalPlacer:
             zygote = self._zygotes[key] = Zygote(key[0], (*BASE_IMPORTS, *key[1]))
         return zygote
 
-    async def start(self, spec: WorkerSpec, *, imports: Sequence[str] = (), nice: int = 0) -> WorkerLink:
+    async def start(
+        self, spec: WorkerSpec, *, imports: Sequence[str] = (), more: Sequence[str] = (), nice: int = 0
+    ) -> WorkerLink:
         zygote = self.warm(imports, spec.python)
+        if more and (fuller := self.warm((*imports, *more), spec.python)).ready:
+            zygote = fuller
         ours, theirs = socket.socketpair()
         try:
             pid = await zygote.fork(theirs, spec.log_path, nice)
@@ -90,6 +97,7 @@ class Zygote:
 
     def __init__(self, python: str, imports: Sequence[str]) -> None:
         self.ended = False
+        self._ready = False
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._next = 0
         self._alive: set[int] = set()
@@ -110,18 +118,21 @@ class Zygote:
         return self._process.pid
 
     @property
+    def ready(self) -> bool:
+        """Are its imports done? To be asked on the event loop, more than once: the first question makes it listen."""
+        self._listen()
+        return self._ready
+
+    @property
     def workers(self) -> frozenset[int]:
         """Process ids of the workers that live."""
         return frozenset(self._alive)
 
     async def fork(self, worker_socket: socket.socket, log_path: str, nice: int) -> int:
         """Fork a worker that owns `worker_socket`; returns its process id."""
-        loop = asyncio.get_running_loop()
-        if not self._reading:
-            self._reading = True
-            loop.add_reader(self._socket.fileno(), self._read)
+        self._listen()
         self._next += 1
-        forked: asyncio.Future[int] = loop.create_future()
+        forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forks[self._next] = forked
         try:
             socket.send_fds(self._socket, [_encode(Fork(self._next, log_path, nice))], [worker_socket.fileno()])
@@ -141,6 +152,11 @@ class Zygote:
         """End it, and by the parent-death signal its workers."""
         self._lost()
 
+    def _listen(self) -> None:
+        if not self._reading and not self.ended:
+            self._reading = True
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
+
     def _read(self) -> None:
         while True:
             try:
@@ -158,6 +174,7 @@ class Zygote:
     def _received(self, message: Ready | Forked | Exited) -> None:
         match message:
             case Ready(missing):
+                self._ready = True
                 for module, reason in missing.items():
                     log.warning("zygote could not import", extra={"import": module, "reason": reason})
             case Forked(id, pid, error):

@@ -54,6 +54,8 @@ Document = dict[str, Any]
 KIND = "transform-job"
 NICE = 19
 """Priority of batch workers: the lowest, so that a real-time call on the same core goes first."""
+IMPORTS = tuple(sorted({task.partition(":")[0] for task in (SURVEY, RUN, ASSEMBLE)}))
+"""What a zygote of batch workers imports: pyarrow above all, which takes longer than everything else of a small job."""
 LEASE = 60.0
 """Seconds for which a shard is claimed; renewed while its worker lives."""
 PATIENCE = 5.0
@@ -273,7 +275,7 @@ class Running:
             environment={**self._ready.spec.environment, **self._environment()},
             log_path=str((folder / f"i-{self._workers:04d}.log").resolve()),
         )
-        link = await self._tools.placer.start(spec, imports=self._ready.imports, nice=NICE)
+        link = await self._tools.placer.start(spec, imports=self._ready.imports, more=IMPORTS, nice=NICE)
         try:
             async with asyncio.timeout(self._ready.load_timeout):
                 await asyncio.shield(link.loaded)
