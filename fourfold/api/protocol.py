@@ -149,7 +149,7 @@ def _parse_json(contract: Contract, request: HttpRequest) -> tuple[str, dict[str
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         params = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SerializationException(f"The request body is not JSON: {error}") from None
     if not isinstance(params, dict):
         raise SerializationException("The request body must be a JSON object.")
