@@ -24,6 +24,8 @@ from fourfold.advisor import usage
 from fourfold.advisor.drawing import draw_tree
 from fourfold.advisor.limits import limits
 from fourfold.advisor.prices import shipped
+from fourfold.api import compatibility, s3
+from fourfold.api.protocol import Contract, Operation
 from fourfold.cli import app
 from fourfold.config import Limits, Settings
 
@@ -193,8 +195,56 @@ _DECISION_TREE = (
 )
 _LIMITS = "What AWS documents of each mode; the advisor's reasons quote these rows."
 
+
+def compatible() -> str:
+    """Which operations of AWS's API are here, and what becomes of each member."""
+    services = {
+        compatibility.RUNTIME: {name: Operation(name) for name in compatibility.runtime_operations()},
+        **compatibility.implemented(),
+        "s3": {name: Operation(name) for name in s3.OPERATIONS},
+    }
+    order = sorted(services, key=lambda name: (not name.startswith("sagemaker"), name))
+    parts = [MADE, "# Compatibility", _COMPATIBILITY]
+    rows = [(f"[`{name}`](#{name})", f"{len(services[name])}", f"{len(_all_of(name))}") for name in order]
+    parts.append(_table(("service", "operations here", "in AWS's model"), rows))
+    for service in order:
+        parts += [f"## {service}", *_operations(service, services[service])]
+    return "\n\n".join(parts) + "\n"
+
+
+_COMPATIBILITY = (
+    "Requests are parsed and checked against botocore's own service models, so every member of these operations is "
+    "accepted in the form that AWS accepts. What becomes of it: *works*: it has AWS's meaning. *Kept*: it is checked, "
+    "stored and returned by Describe, and has no other effect, because nothing here stands for it (a VPC, a role, a "
+    "KMS key). *Refused*: it is answered with an error that says why. Members of a kept structure are kept. An "
+    "operation that is not listed answers `UnknownOperationException` and names itself."
+)
+
+
+def _all_of(service: str) -> list[str]:
+    return list(Contract(service).model.operation_names)
+
+
+def _operations(service: str, operations: dict[str, Operation]) -> Iterator[str]:
+    """A table of a service's operations. S3's members are not listed: its door is a library that streams."""
+    if service == "s3":
+        yield ", ".join(f"`{name}`" for name in operations)
+        return
+    contract = Contract(service)
+    rows = []
+    for name, operation in operations.items():
+        members = compatibility.members(contract.operation(name), operation)
+        by_status = (
+            ", ".join(f"`{one.path}`" for one in members if one.status == status)
+            for status in ("works", "kept", "refused")
+        )
+        rows.append((f"`{name}`", *by_status))
+    yield _table(("operation", "works", "kept", "refused"), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": commands,
+    "compatibility.md": compatible,
     "decision-tree.md": decision_tree,
     "prices.md": prices,
     "settings.md": settings,

@@ -104,13 +104,12 @@ class App:
         aws = AwsApi(
             [
                 Service(
-                    "sagemaker",
                     SageMaker(self.store, endpoints, settings.partition, clock),
                     Transform(self.store, self.jobs),
                 ),
-                Service("scheduler", Scheduler(self.store, self.schedules)),
-                Service("sts", Sts(settings.partition)),
-                Service("iam", Iam(settings.partition)),
+                Service(Scheduler(self.store, self.schedules)),
+                Service(Sts(settings.partition)),
+                Service(Iam(settings.partition)),
             ]
         )
         services |= aws.services

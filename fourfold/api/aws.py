@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import ClassVar, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -17,15 +18,18 @@ from fourfold.errors import FourfoldError, InternalFailure, UnknownOperationExce
 log = logging.getLogger(__name__)
 
 
+class Implementation(Protocol):
+    """An object whose methods are marked with `@operation`."""
+
+    service: ClassVar[str]
+    """botocore's name of the service that the operations belong to."""
+
+
 class Service:
-    """One AWS service: its contract and what implements its operations.
+    """One AWS service: its contract and what implements its operations."""
 
-    Args:
-        name: botocore's name of the service.
-        implementations: objects whose methods are marked with `@operation`.
-    """
-
-    def __init__(self, name: str, *implementations: object) -> None:
+    def __init__(self, *implementations: Implementation) -> None:
+        (name,) = {part.service for part in implementations}
         self.contract = Contract(name)
         self.operations = {
             name: method for part in implementations for name, method in operations(part).items()
@@ -35,14 +39,8 @@ class Service:
         """Parse, call, serialize; every failure in the service's own form."""
         contract = self.contract
         try:
-            call = contract.parse(request, region=region, request_id=id)
-            method = self.operations.get(call.operation)
-            if method is None:
-                raise UnknownOperationException(
-                    f"Fourfold does not implement {call.operation} of {contract.name}. "
-                    "docs/reference/compatibility.md lists what it does."
-                )
-            return contract.serialize(call.operation, await method(call), id)
+            call = contract.parse(request, self.operations, region=region, request_id=id)
+            return contract.serialize(call.operation, await self.operations[call.operation](call), id)
         except FourfoldError as error:
             return contract.serialize_error(error, id)
         except Exception as error:

@@ -5,7 +5,7 @@ Who may come in at all is decided by keys (`signatures`); there are no permissio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -24,6 +24,8 @@ _TRUST = {
 class Sts:
     """GetCallerIdentity: an assumed role, so that the SDK's `get_execution_role` works."""
 
+    service: ClassVar = "sts"
+
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
 
@@ -39,6 +41,8 @@ class Sts:
 
 class Iam:
     """GetRole and SimulatePrincipalPolicy, which the SDKs ask before they deploy."""
+
+    service: ClassVar = "iam"
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition

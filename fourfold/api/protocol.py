@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -58,20 +58,41 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
 
-def operation(name: str) -> Callable[[F], F]:
-    """Marks a method `async def f(self, call: ApiCall) -> dict` as the implementation of an operation."""
+@dataclass(frozen=True)
+class Operation:
+    """An operation that is implemented, and what the page of compatibility cannot read from its code.
+
+    Attributes:
+        name: as in AWS's service model.
+        kept: members (dotted paths, without list marks) that are accepted and have no effect.
+        refused: members that are answered with an error.
+    """
+
+    name: str
+    kept: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def operation(name: str, *, kept: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Marks a method `async def f(self, call: ApiCall) -> dict` as the implementation of an `Operation`."""
 
     def mark(method: F) -> F:
-        method.operation = name  # type: ignore[attr-defined]
+        method.operation = Operation(name, kept, refused)  # type: ignore[attr-defined]
         return method
 
     return mark
 
 
 def operations(service: object) -> dict[str, Callable[[ApiCall], Awaitable[dict[str, Any]]]]:
-    """The operations that an object implements, by name."""
+    """The operations that an object (or a class) implements, by name."""
     methods = (getattr(service, name) for name in dir(service) if not name.startswith("__"))
-    return {method.operation: method for method in methods if hasattr(method, "operation")}
+    return {marked(method).name: method for method in methods if hasattr(method, "operation")}
+
+
+def marked(method: Callable[..., object]) -> Operation:
+    """What `@operation` says about a method."""
+    found: Operation = method.operation  # type: ignore[attr-defined]
+    return found
 
 
 class Contract:
@@ -88,15 +109,27 @@ class Contract:
         self.target_prefix: str = self.model.metadata.get("targetPrefix", "")
         self.signing_name: str = self.model.metadata.get("signingName", self.model.metadata["endpointPrefix"])
 
-    def parse(self, request: HttpRequest, *, region: str = "", request_id: str = "") -> ApiCall:
+    def parse(
+        self, request: HttpRequest, here: Container[str] | None = None, *, region: str = "", request_id: str = ""
+    ) -> ApiCall:
         """The call that a request makes.
 
+        Args:
+            request: as it came.
+            here: operations that are implemented; another is refused before its members are looked at. None: all.
+
         Raises:
-            UnknownOperationException: the service has no such operation.
+            UnknownOperationException: the service has no such operation, or it is not here.
             ValidationException, SerializationException: its members are wrong.
         """
         name, params = _PARSERS[self.protocol](self, request)
-        return ApiCall(self.name, name, validated(self.operation(name), params), region, request_id)
+        model = self.operation(name)
+        if here is not None and name not in here:
+            raise UnknownOperationException(
+                f"Fourfold does not implement {name} of {self.name}. "
+                "docs/reference/compatibility.md lists what it does."
+            )
+        return ApiCall(self.name, name, validated(model, params), region, request_id)
 
     def operation(self, name: str) -> OperationModel:
         """The model of an operation. Raises UnknownOperationException."""

@@ -7,7 +7,7 @@ members as they were given, so that Describe returns also what has no effect her
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection
 
@@ -28,6 +28,8 @@ ASYNC_DEFAULTS = {"MaxConcurrentInvocationsPerInstance": 1}
 
 class SageMaker:
     """Operations on models, endpoint configs, endpoints and tags."""
+
+    service: ClassVar = "sagemaker"
 
     def __init__(self, store: Store, endpoints: Endpoints, partition: Partition, clock: Clock) -> None:
         self._store = store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from sqlalchemy.engine import Connection
@@ -24,6 +24,8 @@ MOST_LISTED = 100
 
 class Scheduler:
     """The operations of the `scheduler` service."""
+
+    service: ClassVar = "scheduler"
 
     def __init__(self, store: Store, schedules: Schedules) -> None:
         self._store = store

@@ -8,7 +8,7 @@ POST /fourfold/batch/{job}/resume    go on with a job that was stopped or has fa
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +27,8 @@ Document = dict[str, Any]
 
 class Transform:
     """CreateTransformJob, DescribeTransformJob, ListTransformJobs, StopTransformJob."""
+
+    service: ClassVar = "sagemaker"
 
     def __init__(self, store: Store, jobs: Jobs) -> None:
         self._store = store

@@ -15,7 +15,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fourfold.api.aws import implemented
+from fourfold.api.compatibility import implemented
 from fourfold.api.protocol import Contract
 from tests.server import LiveServer
 

@@ -133,9 +133,7 @@ def test_what_is_missing_could_not_be_found(sagemaker, operation, member, words)
 
 
 def test_what_a_request_refers_to_must_exist(sagemaker, live):
-    message = refused(
-        sagemaker.create_endpoint_config, EndpointConfigName="new", ProductionVariants=[variant("none")]
-    )
+    message = refused(sagemaker.create_endpoint_config, EndpointConfigName="new", ProductionVariants=[variant("none")])
     assert message == f'Could not find model "{ARN}model/none".'
     words = f'Could not find endpoint configuration "{ARN}endpoint-config/none".'
     assert refused(sagemaker.create_endpoint, EndpointName="new", EndpointConfigName="none") == words
