@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakSet
 
 import msgspec
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 BASE_IMPORTS = ("fourfold.pool.worker", "numpy", "onnxruntime", "fourfold.formats.codecs", "fourfold.formats.onnx")
 """What every zygote imports before it forks."""
+
+_CLOSE_SECONDS = 5.0
+"""How long `close` waits for sockets of killed workers to end."""
 
 _decode = msgspec.msgpack.Decoder(FromZygote).decode
 _encode = msgspec.msgpack.encode
@@ -56,6 +60,7 @@ class LocalPlacer:
 
     def __init__(self) -> None:
         self._zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
+        self._links: WeakSet[WorkerLink] = WeakSet()
 
     def warm(self, imports: Sequence[str] = (), python: str = "") -> Zygote:
         """The zygote for these imports; started now where there is none, or where it has died."""
@@ -84,12 +89,16 @@ class LocalPlacer:
         link.end = lambda: zygote.kill(pid)
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        self._links.add(link)
         return link
 
     async def close(self) -> None:
         for zygote in self._zygotes.values():
             zygote.close()
         self._zygotes.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(*(link.gone.wait() for link in self._links))
 
 
 class Zygote:
