@@ -25,6 +25,7 @@ from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
 from fourfold.api.native import endpoint_routes
+from fourfold.api.oip import OpenInference
 from fourfold.api.s3 import s3_app
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.scheduler import Scheduler, caller
@@ -118,6 +119,7 @@ class App:
             verifier,
             aws,
             s3_app(settings.buckets, self.keys, settings.partition.region),
+            OpenInference(self.lane, self.ready),
             endpoint_routes(settings) | batch_routes(self.jobs),
             metrics.render,
             self.ready,

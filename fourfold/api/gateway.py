@@ -1,8 +1,9 @@
 """The one port: what is not in the fast lane.
 
-/healthz · /readyz                                      anyone
+/healthz · /readyz · /v2/health/…                       anyone
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
+    /v2 · /v2/…                                         oip.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
     sagemaker, sts, iam, …                              aws.py
@@ -19,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fourfold.api import eventstream
+from fourfold.api import eventstream, oip
 from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import find_route, model_error, request_headers
@@ -49,6 +50,7 @@ class Gateway:
         authenticator: checks credentials.
         aws: ASGI application for the AWS services of JSON, query and REST protocols.
         s3: ASGI application for S3; checks the body against the signature itself, as it streams.
+        open_inference: the Open Inference Protocol.
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
@@ -60,6 +62,7 @@ class Gateway:
         authenticator: Authenticator,
         aws: ASGIApp,
         s3: ASGIApp,
+        open_inference: oip.OpenInference,
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
@@ -68,6 +71,7 @@ class Gateway:
         self._authenticator = authenticator
         self._aws = aws
         self._s3 = s3
+        self._open_inference = open_inference
         self._native = native
         self._metrics = metrics
         self._ready = ready
@@ -80,6 +84,8 @@ class Gateway:
             ready = self._ready()
             answer = PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
             await answer(scope, receive, send)
+        elif path.startswith(oip.HEALTH):
+            await self._open_inference.health(path)(scope, receive, send)
         elif _is_s3(scope):
             await self._s3(scope, receive, send)
         else:
@@ -97,7 +103,8 @@ class Gateway:
         except ClientDisconnect:
             return
         except FourfoldError as error:
-            await _error(error)(scope, receive, send)
+            refuse = oip.refusal if _is_oip(scope["path"]) else _error
+            await refuse(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         await self._dispatch(scope, _replay(body, receive), send, body)
@@ -106,6 +113,8 @@ class Gateway:
         path: str = scope["path"]
         if scope["method"] == "POST" and scope["raw_path"].endswith(STREAM_SUFFIX):
             answer = await self._stream(scope, body)
+        elif _is_oip(path):
+            answer = await self._open_inference.answer(scope, body)
         elif path == "/metrics":
             answer = Response(self._metrics(), media_type="text/plain; version=0.0.4")
         elif path.startswith(NATIVE):
@@ -212,6 +221,10 @@ class ResponseStream:
         return item
 
 
+def _is_oip(path: str) -> bool:
+    return path.startswith(oip.PREFIX) or path == oip.ROOT
+
+
 def _is_s3(scope: Scope) -> bool:
     """Told as AWS does it: by the service that the request is signed for; unsigned ones by their path."""
     for name, value in scope["headers"]:
@@ -223,7 +236,8 @@ def _is_s3(scope: Scope) -> bool:
     path: str = scope["path"]
     if path == "/":
         return scope["method"] in ("GET", "HEAD")
-    return not path.startswith((NATIVE, "/endpoints/", "/metrics", "/schedule", "/tags", "/v2/", "/openai/"))
+    ours = (NATIVE, "/endpoints/", "/metrics", "/schedule", "/tags", "/openai/")
+    return not (path.startswith(ours) or _is_oip(path))
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

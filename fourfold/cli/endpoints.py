@@ -40,7 +40,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the endpoint.
 @app.command()
 def deploy(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|s3://…", help="A file, a folder, a model.tar.gz, or an object.")
+        str,
+        typer.Argument(
+            metavar="PATH|s3://…|hf://…", help="A file, a folder, a model.tar.gz, an object, or a model of a hub."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the endpoint.")],
     format: Annotated[str | None, typer.Option(help="onnx, sklearn, handler, …; detected where not given.")] = None,
@@ -65,7 +68,7 @@ def deploy(
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
     with progress(f"deploying {name}") as line:
-        location = source if source.startswith("s3://") else _upload(server, Path(source), name)
+        location = source if source.startswith(("s3://", "https://", "hf://")) else _upload(server, Path(source), name)
         line.update(f"deploying {name}: creating the model from {location}")
         before = _describe(sagemaker, name)
         config = _create_config(sagemaker, name, location, format, environment, instance_count, instance_type)

@@ -19,6 +19,7 @@ import msgspec
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError, PayloadTooLarge, ThrottlingException
 from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.fleet import log_file, read_log
+from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
 from fourfold.pool.processes import resident_bytes
@@ -93,6 +94,7 @@ class ElasticFleet:
         self.billed_calls = 0
         self.restarts = 0
         self.failure: FourfoldError | None = None
+        self.signature: Loaded | None = None
         self.changed: Callable[[], None] = lambda: None
         self._placer = placer
         self._imports = tuple(imports)
@@ -277,6 +279,7 @@ class ElasticFleet:
         return msgspec.structs.replace(self.spec, log_path=str(log_file(self._log_folder, self._instances)))
 
     def _join(self, link: WorkerLink) -> None:
+        self.signature = link.loaded.result()
         self.batcher.add(link)
         if not link.outstanding:
             self._idle_since[link] = self._loop.time()

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Literal, Protocol
 
 from fourfold.errors import ValidationError
+from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter
 from fourfold.pool.stats import CallStats
 
@@ -21,6 +22,9 @@ Kind = Literal["realtime", "serverless", "asynchronous"]
 
 class Backend(Protocol):
     """What answers the calls of one variant."""
+
+    signature: Loaded | None
+    """What its model takes and gives. None: no worker has loaded it yet."""
 
     def submit(self, waiter: Waiter) -> None:
         """Take a call. Raises ThrottlingException or ServiceUnavailable where it cannot be taken."""
