@@ -28,7 +28,7 @@ from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
 from fourfold.api.s3 import s3_app
 from fourfold.api.sagemaker import SageMaker
-from fourfold.api.scheduler import Scheduler, caller
+from fourfold.api.scheduler import Scheduler, caller, schedule_routes
 from fourfold.api.signatures import Verifier
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
@@ -120,7 +120,7 @@ class App:
             aws,
             s3_app(settings.buckets, self.keys, settings.partition.region),
             OpenInference(self.lane, self.ready),
-            endpoint_routes(settings) | batch_routes(self.jobs),
+            endpoint_routes(settings) | batch_routes(self.jobs, clock) | schedule_routes(self.schedules),
             metrics.render,
             self.ready,
         )

@@ -69,13 +69,20 @@ class Server:
 
     def get(self, path: str) -> str:
         """The text that a native route (`/fourfold/...`, or `/metrics`) answers, with the bearer token."""
-        request = Request(self.url + path, headers={"Authorization": f"Bearer {self.api_key()}"})  # noqa: S310
+        return self._native("GET", path)
+
+    def post(self, path: str) -> str:
+        """The same for a native route that does something."""
+        return self._native("POST", path)
+
+    def _native(self, method: str, path: str) -> str:
+        headers = {"Authorization": f"Bearer {self.api_key()}"}
+        request = Request(self.url + path, headers=headers, method=method)  # noqa: S310
         try:
             with urlopen(request, timeout=30) as answer:  # noqa: S310  # the user's own server
                 return str(answer.read(), "utf-8", "replace")
         except HTTPError as error:
-            text = str(error.read(), "utf-8", "replace").strip()
-            raise CommandError(f"{path} answered {error.code}: {text}") from None
+            raise CommandError(f"{path} answered {error.code}: {_told(error.read())}") from None
         except URLError as error:
             raise CommandError(f"no server answers at {self.url} ({error.reason}): {START}") from None
 
@@ -96,6 +103,16 @@ class Server:
                 'name the folder with --data-dir, or set the environment with: eval "$(fourfold env)"'
             )
         return found[0]
+
+
+def _told(body: bytes) -> str:
+    """What an error's body says: the message of a JSON document, or the text."""
+    import json
+
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, TypeError, KeyError):
+        return body.decode("utf-8", "replace").strip()
 
 
 def region() -> str:
