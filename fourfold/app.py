@@ -39,6 +39,9 @@ from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
 from fourfold.errors import FourfoldError
 from fourfold.modes.batch.job import Jobs
+from fourfold.monitor.collector import Collector
+from fourfold.monitor.endpoints import EndpointFigures
+from fourfold.monitor.history import History
 from fourfold.monitor.metrics import Metrics
 from fourfold.pool.local import LocalPlacer
 from fourfold.pool.routes import Routes
@@ -92,6 +95,8 @@ class App:
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
+        self.history = History(self.store, clock)
+        self.collector = Collector(self.history, EndpointFigures(self.routes), clock)
         prepared = partial(
             prepare,
             fetch=artifacts.fetch,
@@ -146,7 +151,7 @@ class App:
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
-        loops += [self.jobs.run(), self.schedules.run()]
+        loops += [self.jobs.run(), self.schedules.run(), self.collector.run(), self.history.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
@@ -159,6 +164,7 @@ class App:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.jobs.close()
             await self.reconciler.close()
+            await self.history.flush()
             await self.placer.close()
             self.store.close()
 

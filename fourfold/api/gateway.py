@@ -31,6 +31,8 @@ STREAM_SUFFIX = b"/invocations-response-stream"
 NATIVE = "/fourfold/"
 CONTROL_BODY = 4 * 1024 * 1024
 """Largest body of a control-plane call, bytes."""
+CLIENT_LEFT = 499
+"""Status under which a stream is counted that its client did not wait for."""
 STREAM_AHEAD = 16 * 1024 * 1024
 """Bytes of a stream that may wait for a slow client before the model is told to stop."""
 
@@ -185,27 +187,30 @@ class ResponseStream:
         """The first part; None where the model gave none. An error before any part is an ordinary error answer."""
         item = await self._next()
         if isinstance(item, FourfoldError):
-            self.variant.stats.record(self._loop.time() - self.arrived, item.status)
+            self.variant.stats.failed(self._loop.time() - self.arrived, item)
             raise item
         return item
 
     async def events(self, first: bytes | None) -> Any:
         """The event stream, part by part, as it goes to the client."""
-        status = 499  # the client left
+        item: bytes | FourfoldError | None = first
+        left = True
         try:
-            item: bytes | FourfoldError | None = first
             while isinstance(item, bytes):
                 yield eventstream.payload_part(item)
                 item = await self._next()
             if isinstance(item, FourfoldError):
                 yield eventstream.model_stream_error(item.message)
-                status = item.status
-            else:
-                status = 200
+            left = False
         finally:
-            if status == 499:
+            seconds = self._loop.time() - self.arrived
+            if left:
                 self.cancel()
-            self.variant.stats.record(self._loop.time() - self.arrived, status)
+                self.variant.stats.record(seconds, CLIENT_LEFT)
+            elif isinstance(item, FourfoldError):
+                self.variant.stats.failed(seconds, item)
+            else:
+                self.variant.stats.record(seconds, 200)
 
     def _put(self, item: bytes | FourfoldError | None) -> None:
         self._parts.append(item)

@@ -26,6 +26,7 @@ from fourfold.pool.frames import (
     TaskDone,
     encode,
 )
+from fourfold.pool.stats import ModelTimes
 from fourfold.records import Call, Reply, WorkerSpec
 
 
@@ -74,6 +75,7 @@ class WorkerLink(asyncio.Protocol):
         loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
         gone: an event, set when the worker can answer no more.
         last_seconds: how long the newest answered batch took, from sending to reply.
+        times: where such times are counted; the batcher sets its own.
         first_headers: headers that the replies of the first batch get, to tell that they waited for a start.
         reply_limit: largest body of a reply in bytes; a larger one becomes an error.
         outstanding: Invokes, Streams and Tasks it has not finished.
@@ -87,6 +89,7 @@ class WorkerLink(asyncio.Protocol):
         self.end: Callable[[], None] = lambda: None
         self.outstanding = 0
         self.last_seconds = 0.0
+        self.times = ModelTimes()
         self.first_headers: dict[str, str] | None = None
         self.reply_limit: int | None = None
         self.capacity = 1
@@ -142,6 +145,10 @@ class WorkerLink(asyncio.Protocol):
         """End it now; what it had in flight fails with `reason`."""
         self._doom = self._doom or reason
         self.end()
+
+    def calls(self) -> int:
+        """Calls that it works on."""
+        return sum(len(batch.waiters) for batch in self._batches.values()) + len(self._streams)
 
     def busy_since(self) -> float | None:
         """`loop.time()` when its oldest unfinished batch was sent. None: it has none."""
@@ -201,6 +208,7 @@ class WorkerLink(asyncio.Protocol):
                 batch = self._batches.pop(id)
                 self.outstanding -= 1
                 self.last_seconds = self._loop.time() - batch.since
+                self.times.record(self.last_seconds, len(replies))
                 if self.reply_limit is not None:
                     replies = [self._marked(reply, self.reply_limit) for reply in replies]
                 batch.done(self)  # first, so that the worker has its next batch before these replies are written
@@ -212,6 +220,7 @@ class WorkerLink(asyncio.Protocol):
                 stream, done, since = self._streams.pop(id)
                 self.outstanding -= 1
                 self.last_seconds = self._loop.time() - since
+                self.times.record(self.last_seconds, 1)
                 stream.end(Reply(id, error.encode(), "text/plain", status, detail=detail) if error else None)
                 done(self)
             case Progress(id, payload):

@@ -14,3 +14,35 @@ def resident_bytes(pid: int | str) -> int:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def total_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * _PAGE
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """CPU seconds that a process and its descendants have used, and their resident bytes. Zeros where it has ended."""
+    seconds, size = 0.0, 0
+    for one in _family(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        seconds += sum(map(int, fields[11:15])) / _TICKS  # its own and those of children that have ended
+        size += resident_bytes(one)
+    return seconds, size
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):
+                found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

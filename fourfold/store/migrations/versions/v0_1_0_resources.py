@@ -55,3 +55,24 @@ def upgrade() -> None:
     )
     op.create_index("transform_shards_by_state", "transform_shards", ["job", "state", "number"])
     op.create_index("transform_shards_by_object", "transform_shards", ["job", "object"])
+    op.create_table(
+        "metrics",
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("namespace", sa.String, nullable=False),
+        sa.Column("name", sa.String, nullable=False),
+        sa.Column("dimensions", sa.JSON, nullable=False),
+        sa.Column("unit", sa.String, nullable=False),
+        sa.Column("newest", sa.Float, nullable=False),
+    )
+    op.create_index("metrics_by_name", "metrics", ["namespace", "name"])
+    op.create_table(
+        "datapoints",
+        sa.Column("metric", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("minute", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("samples", sa.Float, nullable=False),
+        sa.Column("total", sa.Float, nullable=False),
+        sa.Column("minimum", sa.Float, nullable=False),
+        sa.Column("maximum", sa.Float, nullable=False),
+        sa.Column("sketch", sa.LargeBinary, nullable=True),
+    )
+    op.create_index("datapoints_by_age", "datapoints", ["minute"])
