@@ -39,6 +39,8 @@ FLAGS = {
     "log_level": "--log-level",
     "grace_seconds": "--grace",
     "trusted_only": "--trusted-only",
+    "public_url": "--public-url",
+    "sqs_endpoint": "--sqs-endpoint",
     "partition": "--account",
     "payload_bytes": "--max-payload",
 }

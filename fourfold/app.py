@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,13 +31,16 @@ from fourfold.api.s3 import s3_app
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.scheduler import Scheduler, caller, schedule_routes
 from fourfold.api.signatures import Verifier
+from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
+from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints
 from fourfold.control.models import prepare
 from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
+from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
 from fourfold.modes.batch.job import Jobs
 from fourfold.monitor.collector import Collector
@@ -68,6 +72,7 @@ def run(settings: Settings) -> None:
     with _owned(settings.data_dir):
         _raise_open_files()
         listener = _listen(settings)
+        settings = replace(settings, port=listener.getsockname()[1])
         Server(App(settings), listener).run()
 
 
@@ -107,6 +112,10 @@ class App:
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
         self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
+        couriers: dict[str, Courier] = dict.fromkeys(("http", "https"), HttpCourier())
+        if settings.sqs_endpoint:
+            couriers["sqs"] = SqsCourier(settings.sqs_endpoint, settings.partition.region)
+        self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
         aws = AwsApi(
             [
                 Service(
@@ -114,6 +123,7 @@ class App:
                     Transform(self.store, self.jobs),
                 ),
                 Service(Scheduler(self.store, self.schedules)),
+                Service(Sns(self.topics, settings.partition)),
                 Service(Sts(settings.partition)),
                 Service(Iam(settings.partition)),
             ]
@@ -125,7 +135,11 @@ class App:
             aws,
             s3_app(settings.buckets, self.keys, settings.partition.region),
             OpenInference(self.lane, self.ready),
-            endpoint_routes(settings) | batch_routes(self.jobs, clock) | schedule_routes(self.schedules),
+            Links(self.topics),
+            endpoint_routes(settings)
+            | batch_routes(self.jobs, clock)
+            | schedule_routes(self.schedules)
+            | topic_routes(self.topics, settings.partition),
             metrics.render,
             self.ready,
         )
@@ -151,7 +165,7 @@ class App:
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
-        loops += [self.jobs.run(), self.schedules.run(), self.collector.run(), self.history.run()]
+        loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)

@@ -42,6 +42,10 @@ class Settings:
     """After SIGTERM: how long calls in flight may take to finish."""
     trusted_only: bool = False
     """Refuse formats that execute code when loaded."""
+    public_url: str = ""
+    """Address under which others reach this server, for links in what it sends. Empty: http://host:port."""
+    sqs_endpoint: str = ""
+    """Address of an SQS endpoint whose queues may subscribe to topics. Empty: there is none."""
     partition: Partition = field(default_factory=Partition)
     limits: Limits = field(default_factory=Limits)
 
@@ -70,4 +74,6 @@ class Settings:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        """This server's address as others reach it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"

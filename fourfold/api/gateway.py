@@ -1,6 +1,7 @@
 """The one port: what is not in the fast lane.
 
 /healthz · /readyz · /v2/health/…                       anyone
+links in the messages of topics                         anyone who has them; sns.py
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
     /v2 · /v2/…                                         oip.py
@@ -44,6 +45,14 @@ class Authenticator(Protocol):
         """The identity behind a request. Raises AuthenticationError."""
 
 
+class OpenDoor(Protocol):
+    """Takes requests that need no credentials, because what they hold is secret itself."""
+
+    def matches(self, scope: Scope) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Gateway:
     """The ASGI application behind the fast lane.
 
@@ -53,6 +62,7 @@ class Gateway:
         aws: ASGI application for the AWS services of JSON, query and REST protocols.
         s3: ASGI application for S3; checks the body against the signature itself, as it streams.
         open_inference: the Open Inference Protocol.
+        links: requests that need no credentials.
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
@@ -65,6 +75,7 @@ class Gateway:
         aws: ASGIApp,
         s3: ASGIApp,
         open_inference: oip.OpenInference,
+        links: OpenDoor,
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
@@ -74,6 +85,7 @@ class Gateway:
         self._aws = aws
         self._s3 = s3
         self._open_inference = open_inference
+        self._links = links
         self._native = native
         self._metrics = metrics
         self._ready = ready
@@ -88,6 +100,8 @@ class Gateway:
             await answer(scope, receive, send)
         elif path.startswith(oip.HEALTH):
             await self._open_inference.health(path)(scope, receive, send)
+        elif self._links.matches(scope):
+            await self._links(scope, receive, send)
         elif _is_s3(scope):
             await self._s3(scope, receive, send)
         else:

@@ -203,22 +203,28 @@ def _from_form(shape: Shape, form: dict[str, str], prefix: str) -> Any:
     """The value at `prefix` of a form: `Tags.member.1.Key=a` becomes {"Tags": [{"Key": "a"}]}. None where absent."""
     match shape:
         case StructureShape():
+            wires = {name: member.serialization.get("name", name) for name, member in shape.members.items()}
             found = {
-                name: _from_form(member, form, f"{prefix}.{name}" if prefix else name)
+                name: _from_form(member, form, f"{prefix}.{wires[name]}" if prefix else wires[name])
                 for name, member in shape.members.items()
             }
             found = {name: value for name, value in found.items() if value is not None}
             return found if found or not prefix else None
         case ListShape():
-            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.member"
+            inner = shape.member.serialization.get("name", "member")
+            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.{inner}"
             items: list[Any] = []
             while (item := _from_form(shape.member, form, f"{stem}.{len(items) + 1}")) is not None:
                 items.append(item)
             return items or None
         case MapShape():
+            names = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
+            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.entry"
             entries: dict[str, Any] = {}
-            while (key := form.get(f"{prefix}.entry.{len(entries) + 1}.key")) is not None:
-                entries[key] = _from_form(shape.value, form, f"{prefix}.entry.{len(entries) + 1}.value")
+            number = 1
+            while (key := form.get(f"{stem}.{number}.{names[0]}")) is not None:
+                entries[key] = _from_form(shape.value, form, f"{stem}.{number}.{names[1]}")
+                number += 1
             return entries or None
     text = form.get(prefix)
     return None if text is None else _scalar(shape, text)
@@ -347,8 +353,9 @@ def _to_xml(shape: Shape, value: Any, tag: str) -> str:
             items = "".join(_to_xml(shape.member, item, inner) for item in value)
             return items if flat else f"<{tag}>{items}</{tag}>"
         case MapShape():
+            names = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
             entries = "".join(
-                f"<entry>{_to_xml(shape.key, key, 'key')}{_to_xml(shape.value, item, 'value')}</entry>"
+                f"<entry>{_to_xml(shape.key, key, names[0])}{_to_xml(shape.value, item, names[1])}</entry>"
                 for key, item in value.items()
             )
             return f"<{tag}>{entries}</{tag}>"

@@ -55,6 +55,12 @@ def serve(
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
     ] = False,
+    public_url: Annotated[
+        str, typer.Option(help="Address under which others reach the server, for links in what it sends.")
+    ] = DEFAULT.public_url,
+    sqs_endpoint: Annotated[
+        str, typer.Option(help="Address of an SQS endpoint whose queues may subscribe to topics.")
+    ] = DEFAULT.sqs_endpoint,
     account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID")] = ACCOUNT_ID,
 ) -> None:
     """Serve until SIGTERM. Prints `ready http://HOST:PORT` when it answers.
@@ -72,6 +78,8 @@ def serve(
         log_level=log_level,
         grace_seconds=grace,
         trusted_only=trusted_only,
+        public_url=public_url,
+        sqs_endpoint=sqs_endpoint,
         partition=Partition(region(), account),
         limits=Limits(payload_bytes=max_payload),
     )

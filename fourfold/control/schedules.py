@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import Connection
 
-from fourfold.clock import Clock
+from fourfold.clock import Clock, sleep_or_event
 from fourfold.control import expressions
 from fourfold.errors import FourfoldError, ResourceNotFound, ValidationException
 from fourfold.records import Partition
@@ -415,18 +415,10 @@ class Schedules:
                     next_ = await self._look_at(schedule, now)
                     if next_ is not None:
                         wait = min(wait, max(next_ - now, 0.0))
-                await self._sleep(wait)
+                await sleep_or_event(self._clock, wait, self._wake)
         finally:
             for task in self._busy.values():
                 task.cancel()
-
-    async def _sleep(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _look_at(self, schedule: Resource, now: float) -> float | None:
         """Begin what is due; returns when to look again."""

@@ -76,3 +76,39 @@ def upgrade() -> None:
         sa.Column("sketch", sa.LargeBinary, nullable=True),
     )
     op.create_index("datapoints_by_age", "datapoints", ["minute"])
+    op.create_table(
+        "topics",
+        sa.Column("arn", sa.String, primary_key=True),
+        sa.Column("name", sa.String, nullable=False),
+        sa.Column("secret", sa.String, nullable=False),
+        sa.Column("attributes", sa.JSON, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+    )
+    op.create_table(
+        "subscriptions",
+        sa.Column("arn", sa.String, primary_key=True),
+        sa.Column("topic", sa.String, nullable=False),
+        sa.Column("protocol", sa.String, nullable=False),
+        sa.Column("endpoint", sa.String, nullable=False),
+        sa.Column("confirmed", sa.Boolean, nullable=False),
+        sa.Column("token", sa.String, nullable=False),
+        sa.Column("attributes", sa.JSON, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.UniqueConstraint("topic", "protocol", "endpoint"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("topic", sa.String, nullable=False),
+        sa.Column("subscription", sa.String, nullable=False),
+        sa.Column("message", sa.JSON, nullable=False),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("owner", sa.String, nullable=False, server_default=""),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("due_at", sa.Float, nullable=False),
+        sa.Column("reason", sa.String, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+    )
+    op.create_index("deliveries_by_time", "deliveries", ["state", "due_at"])
+    op.create_index("deliveries_by_subscription", "deliveries", ["subscription"])
+    op.create_index("deliveries_by_topic", "deliveries", ["topic", "state"])
