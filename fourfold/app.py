@@ -48,6 +48,8 @@ from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
 from fourfold.monitor.metrics import Metrics
 from fourfold.pool.local import LocalPlacer
+from fourfold.pool.metering import Meter
+from fourfold.pool.room import Room
 from fourfold.pool.routes import Routes
 from fourfold.storage.artifacts import Artifacts
 from fourfold.storage.objects import Objects
@@ -93,8 +95,17 @@ class App:
         objects.sweep()
         artifacts = Artifacts(settings.artifacts, objects)
         artifacts.sweep()
+        self.meter = Meter(self.store, clock)
         self.reconciler = Reconciler(
-            self.store, self.placer, self.routes, artifacts.fetch, settings, clock, forget=tags.remove
+            self.store,
+            self.placer,
+            self.routes,
+            artifacts.fetch,
+            settings,
+            clock,
+            Room(settings.limits.warm_workers),
+            self.meter,
+            forget=tags.remove,
         )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
@@ -136,7 +147,7 @@ class App:
             s3_app(settings.buckets, self.keys, settings.partition.region),
             OpenInference(self.lane, self.ready),
             Links(self.topics),
-            endpoint_routes(settings)
+            endpoint_routes(settings, self.routes)
             | batch_routes(self.jobs, clock)
             | schedule_routes(self.schedules)
             | topic_routes(self.topics, settings.partition),
@@ -165,6 +176,7 @@ class App:
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
+        loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
@@ -180,6 +192,7 @@ class App:
             await self.reconciler.close()
             await self.history.flush()
             await self.placer.close()
+            await self.meter.flush()
             self.store.close()
 
     async def _refresh_keys(self) -> None:

@@ -22,6 +22,8 @@ class Limits:
     """A call's deadline; the model's SAGEMAKER_MODEL_SERVER_TIMEOUT overrides it."""
     load_seconds: float = 600.0
     """Time for a model to load before its endpoint fails (SageMaker: SAGEMAKER_STARTUP_TIMEOUT, same default)."""
+    warm_workers: int | None = None
+    """Serverless workers that may be there at once before the longest idle one goes. None: until memory is short."""
     clock_skew_seconds: float = 300.0
     """How far a signature's time may be from the server's, as in AWS."""
     keep_alive_seconds: float = 75.0

@@ -61,6 +61,12 @@ def serve(
     sqs_endpoint: Annotated[
         str, typer.Option(help="Address of an SQS endpoint whose queues may subscribe to topics.")
     ] = DEFAULT.sqs_endpoint,
+    warm_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="From so many serverless workers on, the longest idle one goes; else when memory is short.", min=1
+        ),
+    ] = None,
     account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID")] = ACCOUNT_ID,
 ) -> None:
     """Serve until SIGTERM. Prints `ready http://HOST:PORT` when it answers.
@@ -81,7 +87,7 @@ def serve(
         public_url=public_url,
         sqs_endpoint=sqs_endpoint,
         partition=Partition(region(), account),
-        limits=Limits(payload_bytes=max_payload),
+        limits=Limits(payload_bytes=max_payload, warm_workers=warm_workers),
     )
     try:
         run(settings)

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.local import Placer
+from fourfold.pool.metering import Meter
+from fourfold.pool.room import Room
 from fourfold.pool.routes import Kind, Route, Routes, Variant
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
+from fourfold.store.usage import Key
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ class Running:
 
     @property
     def healthy(self) -> bool:
-        return all(fleet.ready or not fleet.wanted for fleet in self.fleets.values())
+        return all(fleet.ready or not (fleet.wanted or fleet.failure) for fleet in self.fleets.values())
 
 
 class Reconciler:
@@ -69,6 +73,8 @@ class Reconciler:
         fetch: brings a model's artifact to this machine; blocking.
         settings: folders and limits.
         clock: for stamps.
+        room: what the workers of serverless endpoints share.
+        meter: counts what they use.
         forget: called in the transaction that removes an endpoint, with its ARN, for what hangs on it (tags).
     """
 
@@ -80,6 +86,8 @@ class Reconciler:
         fetch: Fetch,
         settings: Settings,
         clock: Clock,
+        room: Room,
+        meter: Meter,
         forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
     ) -> None:
         self._store = store
@@ -88,6 +96,8 @@ class Reconciler:
         self._fetch = fetch
         self._settings = settings
         self._clock = clock
+        self._room = room
+        self._meter = meter
         self._forget = forget
         self._awake = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -210,6 +220,11 @@ class Reconciler:
                     after.images[variant_name] = before.images[variant_name]
                     if isinstance(fleet, Fleet):
                         await fleet.reach(count)
+                    else:
+                        fleet.resize(
+                            max_concurrency=variant["ServerlessConfig"]["MaxConcurrency"],
+                            provisioned=variant["ServerlessConfig"].get("ProvisionedConcurrency", 0),
+                        )
                 else:
                     fleet = await self._new_fleet(name, variant, wanted, after, deployed)
                     started.append(fleet)
@@ -246,6 +261,9 @@ class Reconciler:
                 self._placer,
                 prepared.batching,
                 elasticity(serverless, prepared.spec.environment),
+                room=self._room,
+                bill=partial(self._meter.add, Key(endpoint, name, serverless["MemorySizeInMB"])),
+                used=await self._meter.total(endpoint, name),
                 imports=prepared.imports,
                 log_folder=log_folder,
             )
@@ -365,8 +383,10 @@ def _same_workers(old: Document, new: Document, variant: str) -> bool:
     def workers(wanted: Document) -> Any:
         for entry in all_variants(wanted["config"]):
             if entry["VariantName"] == variant:
-                ignored = ("InitialVariantWeight", "InitialInstanceCount")
-                return {k: v for k, v in entry.items() if k not in ignored}, wanted["models"].get(entry["ModelName"])
+                ignored = ("InitialVariantWeight", "InitialInstanceCount", "ServerlessConfig")
+                memory = entry.get("ServerlessConfig", {}).get("MemorySizeInMB")  # its other bounds need no new worker
+                kept = {k: v for k, v in entry.items() if k not in ignored}
+                return kept, memory, wanted["models"].get(entry["ModelName"])
         return None
 
     before, after = workers(old), workers(new)

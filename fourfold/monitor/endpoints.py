@@ -140,10 +140,10 @@ def _concurrency(fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str
     before.concurrent = Statistics()
     if isinstance(fleet, ElasticFleet):
         starts = fleet.cold_starts
-        count, spent = starts.count - before.starts, starts.fork + starts.load - before.start_seconds
+        count, spent = starts.count - before.starts, starts.sums.fork + starts.sums.load - before.start_seconds
         figures.append(("ModelSetupTime", Statistics.repeated(spent * 1e6 / max(1, count), count), "Microseconds"))
         figures.append(("ServerlessProvisionedConcurrencyUtilization", before.provisioned_use, "None"))
-        before.starts, before.start_seconds = starts.count, starts.fork + starts.load
+        before.starts, before.start_seconds = starts.count, starts.sums.fork + starts.sums.load
         before.provisioned_use = Statistics()
     return figures
 

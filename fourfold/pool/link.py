@@ -26,6 +26,7 @@ from fourfold.pool.frames import (
     TaskDone,
     encode,
 )
+from fourfold.pool.memory import OUT_OF_MEMORY
 from fourfold.pool.stats import ModelTimes
 from fourfold.records import Call, Reply, WorkerSpec
 
@@ -77,6 +78,7 @@ class WorkerLink(asyncio.Protocol):
         last_seconds: how long the newest answered batch took, from sending to reply.
         times: where such times are counted; the batcher sets its own.
         first_headers: headers that the replies of the first batch get, to tell that they waited for a start.
+        from_template: was it forked from a process that had loaded the model?
         reply_limit: largest body of a reply in bytes; a larger one becomes an error.
         outstanding: Invokes, Streams and Tasks it has not finished.
         capacity: how many of these it takes at once.
@@ -91,6 +93,7 @@ class WorkerLink(asyncio.Protocol):
         self.last_seconds = 0.0
         self.times = ModelTimes()
         self.first_headers: dict[str, str] | None = None
+        self.from_template = False
         self.reply_limit: int | None = None
         self.capacity = 1
         self.max_batch = 1
@@ -195,6 +198,8 @@ class WorkerLink(asyncio.Protocol):
 
     def _marked(self, reply: Reply, limit: int) -> Reply:
         """A reply as a worker with limits gives it."""
+        if reply.status == OUT_OF_MEMORY:
+            self.capacity = 0  # it ends: it gets no further call
         if len(reply.body) > limit:
             text = f"The model's answer has {len(reply.body):,} bytes; a serverless endpoint answers {limit:,} at most."
             reply = Reply(reply.id, text.encode(), "text/plain", 413)

@@ -1,4 +1,4 @@
-"""Everything that release 0.1.0 keeps: named resources, tags, plans of transform jobs."""
+"""Everything that release 0.1.0 keeps: named resources, tags, plans of transform jobs, serverless usage."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,6 +26,18 @@ def upgrade() -> None:
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("value", sa.String, nullable=False),
     )
+    op.create_table(
+        "serverless_usage",
+        sa.Column("endpoint", sa.String, primary_key=True),
+        sa.Column("variant", sa.String, primary_key=True),
+        sa.Column("memory_mb", sa.Integer, primary_key=True),
+        sa.Column("minute", sa.BigInteger, primary_key=True),
+        sa.Column("calls", sa.BigInteger, nullable=False),
+        sa.Column("billed_ms", sa.BigInteger, nullable=False),
+        sa.Column("provisioned_ms", sa.BigInteger, nullable=False),
+        sa.Column("kept_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_index("serverless_usage_by_minute", "serverless_usage", ["minute"])
     op.create_table(
         "transform_objects",
         sa.Column("job", sa.String, primary_key=True),
