@@ -27,7 +27,7 @@ from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
 from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
-from fourfold.api.s3 import s3_app
+from fourfold.api.s3 import S3
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.scheduler import Scheduler, caller, schedule_routes
 from fourfold.api.signatures import Verifier
@@ -144,7 +144,7 @@ class App:
             self.lane,
             verifier,
             aws,
-            s3_app(settings.buckets, self.keys, settings.partition.region),
+            S3(settings.buckets, verifier, settings.partition.region),
             OpenInference(self.lane, self.ready),
             Links(self.topics),
             endpoint_routes(settings, self.routes)

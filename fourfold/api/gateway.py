@@ -91,6 +91,8 @@ class Gateway:
         self._ready = ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (b"expect", b"100-continue") in scope["headers"]:
+            receive, send = _closed_unless_read(receive, send)
         path: str = scope["path"]
         if path == "/healthz":
             await PlainTextResponse("ok\n")(scope, receive, send)
@@ -273,6 +275,26 @@ async def _read(receive: Receive, limit: int) -> bytes:
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+def _closed_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """For a request with `Expect: 100-continue`: answered before its body was asked for, it may come or not.
+
+    Nobody can tell what follows on such a connection, so it is closed.
+    """
+    asked = False
+
+    async def received() -> Message:
+        nonlocal asked
+        asked = True
+        return await receive()
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and not asked:
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return received, sent
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

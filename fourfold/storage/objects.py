@@ -1,8 +1,8 @@
 """Objects by `s3://bucket/key` URL, as the server itself reaches them.
 
-On one machine buckets are folders and objects plain files, `<buckets>/<bucket>/<key>`; names starting with `.nanio` are
-the S3 door's own. All methods block: call them from a worker or a thread. A writer's object appears whole, by rename,
-when it is committed, and not before.
+On one machine buckets are folders and objects plain files, `<buckets>/<bucket>/<key>`; the folder `.fourfold` of a
+bucket is the server's own (`buckets`). All methods block: call them from a worker or a thread. A writer's object
+appears whole, by rename, when it is committed, and not before.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 from fourfold.errors import ValidationException
 
-HIDDEN = ".nanio"
-TEMPORARY = ".nanio-tmp"
+HIDDEN = ".fourfold"
+TEMPORARY = f"{HIDDEN}/new"
 """Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
 
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
@@ -91,7 +91,7 @@ class Objects:
         parts = location.key.split("/")
         if "\0" in location.key or any(part in (".", "..") for part in (*parts, location.bucket)):
             raise ValidationException(f"{location} is no name for an object.")
-        if not location.bucket or "/" in location.bucket or parts[0].startswith(HIDDEN):
+        if not location.bucket or "/" in location.bucket or parts[0] == HIDDEN:
             raise ValidationException(f"{location} is no name for an object.")
         return self._buckets / location.bucket / location.key
 
@@ -117,15 +117,10 @@ class Objects:
 
     def list(self, prefix: Location) -> Iterator[ObjectInfo]:
         """Objects whose key starts so, by key in byte order, as S3 lists them."""
-        bucket = self._buckets / prefix.bucket
-        stem = prefix.key.rpartition("/")[0]
-        start = self.path(Location(prefix.bucket, stem)) if stem else bucket
-        for path in _walk(start):
-            key = path.relative_to(bucket).as_posix()
-            if key.startswith(prefix.key):
-                with suppress(FileNotFoundError):  # deleted while we list
-                    stat = path.stat()
-                    yield ObjectInfo(Location(prefix.bucket, key), stat.st_size, stat.st_mtime)
+        self.path(prefix)
+        for key, stat in walk(self._buckets / prefix.bucket, "", prefix.key, ""):
+            if stat is not None:
+                yield ObjectInfo(Location(prefix.bucket, key), stat.st_size, stat.st_mtime)
 
     def put(self, location: Location, body: bytes) -> None:
         """Write an object. It is on disk when this returns."""
@@ -164,7 +159,7 @@ class ObjectWriter:
         self._file: BinaryIO
 
     def __enter__(self) -> BinaryIO:
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._temporary.open("wb")
         return self._file
 
@@ -180,10 +175,10 @@ class ObjectWriter:
         self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary.replace(self._path)
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A rename is durable when its folder has been synced."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -192,17 +187,39 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in the byte order of their keys: `a-b` comes before `a/b`, hence the slash when sorting."""
+def walk(
+    folder: Path, stem: str, prefix: str, after: str, *, shallow: bool = False
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Keys with the prefix and after `after`, in byte order: `a-b` comes before `a/b`, hence the slash when sorting.
+
+    Args:
+        folder: where to look.
+        stem: its key, with a slash at its end.
+        shallow: tell a folder below the prefix by its first key alone, without a stat.
+    """
     try:
-        entries = list(os.scandir(folder))
+        found = [(entry, entry.is_dir()) for entry in os.scandir(folder)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    entries.sort(key=lambda entry: os.fsencode(entry.name) + (b"/" if entry.is_dir() else b""))
-    for entry in entries:
-        if entry.name.startswith(HIDDEN):
+    found.sort(key=lambda one: os.fsencode(one[0].name) + (b"/" if one[1] else b""))
+    for entry, is_folder in found:
+        key = stem + entry.name
+        if not stem and entry.name == HIDDEN:
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path))
-        elif entry.is_file():
-            yield Path(entry.path)
+        if not is_folder:
+            if key.startswith(prefix) and os.fsencode(key) > os.fsencode(after) and entry.is_file():
+                with suppress(FileNotFoundError):  # deleted while we list
+                    yield key, entry.stat()
+            continue
+        below = f"{key}/"
+        if not (below.startswith(prefix) or prefix.startswith(below)):
+            continue
+        if os.fsencode(after) > os.fsencode(below) and not after.startswith(below):
+            continue  # all that is in there comes before
+        inside = walk(Path(entry.path), below, prefix, after, shallow=shallow)
+        if shallow and len(below) > len(prefix) and below.startswith(prefix):
+            first = next(inside, None)
+            if first is not None:
+                yield first[0], None
+        else:
+            yield from inside
