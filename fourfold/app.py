@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
 from fourfold.api.aws import AwsApi, Service
+from fourfold.api.cloudwatch import CloudWatch
 from fourfold.api.fastlane import Lane, protocol_class
 from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
@@ -43,6 +44,7 @@ from fourfold.control.schedules import Schedules
 from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
 from fourfold.modes.batch.job import Jobs
+from fourfold.monitor.alarms import Actions, Alarms
 from fourfold.monitor.collector import Collector
 from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
@@ -112,7 +114,9 @@ class App:
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
         self.history = History(self.store, clock)
-        self.collector = Collector(self.history, EndpointFigures(self.routes), clock)
+        self.actions = Actions()
+        self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
+        self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         prepared = partial(
             prepare,
             fetch=artifacts.fetch,
@@ -135,6 +139,7 @@ class App:
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, settings.partition)),
+                Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Sts(settings.partition)),
                 Service(Iam(settings.partition)),
             ]
@@ -178,6 +183,7 @@ class App:
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
         loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
+        loops += [self.alarms.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
