@@ -23,6 +23,7 @@ from fourfold.cli import endpoints  # noqa: E402, F401
 from fourfold.cli import batch  # noqa: E402, F401
 from fourfold.cli import schedule  # noqa: E402, F401
 from fourfold.cli import topics  # noqa: E402, F401
+from fourfold.cli import run  # noqa: E402, F401
 from fourfold.cli import cost  # noqa: E402, F401
 from fourfold.cli import profile  # noqa: E402, F401
 from fourfold.cli import verify  # noqa: E402, F401

@@ -65,7 +65,7 @@ class Server:
 
     def api_key(self) -> str:
         """The bearer token: FOURFOLD_API_KEY, or that of the data folder's oldest key."""
-        return os.environ.get("FOURFOLD_API_KEY") or self._key().api_key
+        return os.environ.get("FOURFOLD_API_KEY") or self.key().api_key
 
     def get(self, path: str) -> str:
         """The text that a native route (`/fourfold/...`, or `/metrics`) answers, with the bearer token."""
@@ -90,10 +90,11 @@ class Server:
         access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
         if access and secret:
             return access, secret
-        key = self._key()
+        key = self.key()
         return key.access_key_id, key.secret_access_key
 
-    def _key(self) -> Key:
+    def key(self) -> Key:
+        """The oldest key of the data folder. Raises CommandError where there is none."""
         from fourfold.api.keys import Keys
 
         found = Keys(self.data_dir).list() if self.data_dir.is_dir() else []
@@ -113,6 +114,19 @@ def _told(body: bytes) -> str:
         return str(json.loads(body)["message"])
     except (ValueError, TypeError, KeyError):
         return body.decode("utf-8", "replace").strip()
+
+
+def environment(url: str, key: Key) -> dict[str, str]:
+    """The environment variables that make any AWS client one of the server."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": key.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
+        "AWS_DEFAULT_REGION": region(),
+        "AWS_REGION": region(),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "FOURFOLD_API_KEY": key.api_key,
+    }
 
 
 def region() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, region
+from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, environment, region
 from fourfold.cli.output import print_json, print_table
 from fourfold.config import MIB, Limits, Settings
 from fourfold.records import ACCOUNT_ID, Partition
@@ -111,15 +111,7 @@ def env(
     Makes the data folder's first key where there is none yet, so that it may run before the server does.
     """
     key = _keys(data_dir).first()
-    values = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": key.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
-        "AWS_DEFAULT_REGION": region(),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "FOURFOLD_API_KEY": key.api_key,
-    }
-    for name, value in values.items():
+    for name, value in environment(f"http://{host}:{port}", key).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
