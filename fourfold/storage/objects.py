@@ -25,6 +25,9 @@ HIDDEN = ".fourfold"
 TEMPORARY = f"{HIDDEN}/new"
 """Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
 
+DESCRIPTIONS = ".nanio-meta"
+"""Folder in a bucket with what the S3 door knows of objects that came through it: size, ETag, headers."""
+
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 
@@ -137,11 +140,16 @@ class Objects:
         bucket = self._buckets / location.bucket
         if not bucket.is_dir():
             raise ValidationException(f"There is no bucket {location.bucket}: create it first.")
-        return ObjectWriter(bucket / TEMPORARY, path)
+        return ObjectWriter(bucket / TEMPORARY, path, self._description(location))
 
     def delete(self, location: Location) -> None:
         """Remove an object; nothing happens where there is none."""
         self.path(location).unlink(missing_ok=True)
+        self._description(location).unlink(missing_ok=True)
+
+    def _description(self, location: Location) -> Path:
+        """What the S3 door knows of an object; without it, it looks at the file."""
+        return self._buckets / location.bucket / DESCRIPTIONS / f"{location.key}.json"
 
     def sweep(self) -> None:
         """At start: remove what writers left that never committed."""
@@ -152,10 +160,11 @@ class Objects:
 class ObjectWriter:
     """A context manager around the temporary file of an object."""
 
-    def __init__(self, temporary: Path, path: Path) -> None:
+    def __init__(self, temporary: Path, path: Path, description: Path) -> None:
         self._folder = temporary
         self._temporary = temporary / secrets.token_hex(16)
         self._path = path
+        self._description = description
         self._file: BinaryIO
 
     def __enter__(self) -> BinaryIO:
@@ -174,6 +183,7 @@ class ObjectWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._description.unlink(missing_ok=True)  # first: a crash must not leave one of another object
         self._temporary.replace(self._path)
         sync_folder(self._path.parent)
 
