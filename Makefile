@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-clients check bench docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train a small model, serve it, call it with boto3, print what was measured"
 	@echo "make test    run every test"
+	@echo "make test-clients   run what people write with the sagemaker SDKs, each version in its own environment (downloads 1 GB)"
 	@echo "make check   lint, format, types, layers, generated docs"
 	@echo "make bench   measure Fourfold beside its nearest peers and write docs/reference/performance.md"
 	@echo "make docs    write the generated pages of docs/reference"
@@ -19,6 +20,9 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+test-clients: .venv/ready
+	$(BIN)/python -m pytest -q -m clients -n 2 tests/clients
 
 check: .venv/ready
 	$(BIN)/ruff check .

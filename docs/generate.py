@@ -39,6 +39,8 @@ FLAGS = {
     "log_level": "--log-level",
     "grace_seconds": "--grace",
     "trusted_only": "--trusted-only",
+    "public_url": "--public-url",
+    "sqs_endpoint": "--sqs-endpoint",
     "partition": "--account",
     "payload_bytes": "--max-payload",
 }
@@ -201,7 +203,7 @@ def compatible() -> str:
     services = {
         compatibility.RUNTIME: {name: Operation(name) for name in compatibility.runtime_operations()},
         **compatibility.implemented(),
-        "s3": {name: Operation(name) for name in s3.OPERATIONS},
+        "s3": {name: Operation(name) for name in sorted(s3.OPERATIONS)},
     }
     order = sorted(services, key=lambda name: (not name.startswith("sagemaker"), name))
     parts = [MADE, "# Compatibility", _COMPATIBILITY]
@@ -226,7 +228,7 @@ def _all_of(service: str) -> list[str]:
 
 
 def _operations(service: str, operations: dict[str, Operation]) -> Iterator[str]:
-    """A table of a service's operations. S3's members are not listed: its door is a library that streams."""
+    """A table of a service's operations. S3's are told by their names alone."""
     if service == "s3":
         yield ", ".join(f"`{name}`" for name in operations)
         return

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,30 +20,38 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
-from fourfold.api.asynchronous import async_routes
 from fourfold.api.aws import AwsApi, Service
+from fourfold.api.cloudwatch import CloudWatch
 from fourfold.api.fastlane import Lane, protocol_class
 from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
 from fourfold.api.native import endpoint_routes
-from fourfold.api.s3 import s3_app
+from fourfold.api.oip import OpenInference
+from fourfold.api.s3 import S3
 from fourfold.api.sagemaker import SageMaker
-from fourfold.api.scheduler import Scheduler, caller
+from fourfold.api.scheduler import Scheduler, caller, schedule_routes
 from fourfold.api.signatures import Verifier
+from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
+from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints
 from fourfold.control.models import prepare
 from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
+from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
-from fourfold.modes.asynchronous.messages import Nobody
-from fourfold.modes.asynchronous.mode import Asynchronous
 from fourfold.modes.batch.job import Jobs
+from fourfold.monitor.alarms import Actions, Alarms
+from fourfold.monitor.collector import Collector
+from fourfold.monitor.endpoints import EndpointFigures
+from fourfold.monitor.history import History
 from fourfold.monitor.metrics import Metrics
 from fourfold.pool.local import LocalPlacer
+from fourfold.pool.metering import Meter
+from fourfold.pool.room import Room
 from fourfold.pool.routes import Routes
 from fourfold.storage.artifacts import Artifacts
 from fourfold.storage.objects import Objects
@@ -67,6 +76,7 @@ def run(settings: Settings) -> None:
     with _owned(settings.data_dir):
         _raise_open_files()
         listener = _listen(settings)
+        settings = replace(settings, port=listener.getsockname()[1])
         Server(App(settings), listener).run()
 
 
@@ -87,13 +97,26 @@ class App:
         objects.sweep()
         artifacts = Artifacts(settings.artifacts, objects)
         artifacts.sweep()
+        self.meter = Meter(self.store, clock)
         self.reconciler = Reconciler(
-            self.store, self.placer, self.routes, artifacts.fetch, settings, clock, forget=tags.remove
+            self.store,
+            self.placer,
+            self.routes,
+            artifacts.fetch,
+            settings,
+            clock,
+            Room(settings.limits.warm_workers),
+            self.meter,
+            forget=tags.remove,
         )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
+        self.history = History(self.store, clock)
+        self.actions = Actions()
+        self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
+        self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         prepared = partial(
             prepare,
             fetch=artifacts.fetch,
@@ -102,9 +125,12 @@ class App:
             trusted_only=settings.trusted_only,
         )
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
-        self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, Nobody())
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
         self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
+        couriers: dict[str, Courier] = dict.fromkeys(("http", "https"), HttpCourier())
+        if settings.sqs_endpoint:
+            couriers["sqs"] = SqsCourier(settings.sqs_endpoint, settings.partition.region)
+        self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
         aws = AwsApi(
             [
                 Service(
@@ -112,6 +138,8 @@ class App:
                     Transform(self.store, self.jobs),
                 ),
                 Service(Scheduler(self.store, self.schedules)),
+                Service(Sns(self.topics, settings.partition)),
+                Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Sts(settings.partition)),
                 Service(Iam(settings.partition)),
             ]
@@ -121,11 +149,15 @@ class App:
             self.lane,
             verifier,
             aws,
-            s3_app(settings.buckets, self.keys, settings.partition.region),
-            endpoint_routes(settings) | batch_routes(self.jobs) | async_routes(self.asynchronous.records),
+            S3(settings.buckets, verifier, settings.partition.region),
+            OpenInference(self.lane, self.ready),
+            Links(self.topics),
+            endpoint_routes(settings, self.routes)
+            | batch_routes(self.jobs, clock)
+            | schedule_routes(self.schedules)
+            | topic_routes(self.topics, settings.partition),
             metrics.render,
             self.ready,
-            self.asynchronous.accept,
         )
 
     def ready(self) -> bool:
@@ -149,22 +181,24 @@ class App:
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
-        loops += [self.jobs.run(), self.schedules.run(), self.asynchronous.run()]
+        loops.append(self.meter.run())
+        loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
+        loops += [self.alarms.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
         try:
             yield
-            await self.asynchronous.finish(self.settings.grace_seconds)
         finally:
             for task in tasks:
                 task.remove_done_callback(_must_not_end)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.asynchronous.close()
             await self.jobs.close()
             await self.reconciler.close()
+            await self.history.flush()
             await self.placer.close()
+            await self.meter.flush()
             self.store.close()
 
     async def _refresh_keys(self) -> None:

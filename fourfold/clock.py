@@ -74,3 +74,13 @@ class ManualClock:
 async def _let_others_run() -> None:
     for _ in range(10):  # a woken task may wake others in turn
         await asyncio.sleep(0)
+
+
+async def sleep_or_event(clock: Clock, seconds: float, event: asyncio.Event) -> None:
+    """Wait until so much time has passed or the event is set, whichever is first."""
+    waits = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -22,6 +22,8 @@ class Limits:
     """A call's deadline; the model's SAGEMAKER_MODEL_SERVER_TIMEOUT overrides it."""
     load_seconds: float = 600.0
     """Time for a model to load before its endpoint fails (SageMaker: SAGEMAKER_STARTUP_TIMEOUT, same default)."""
+    warm_workers: int | None = None
+    """Serverless workers that may be there at once before the longest idle one goes. None: until memory is short."""
     clock_skew_seconds: float = 300.0
     """How far a signature's time may be from the server's, as in AWS."""
     keep_alive_seconds: float = 75.0
@@ -40,12 +42,12 @@ class Settings:
     log_level: str = "info"
     grace_seconds: float = 30.0
     """After SIGTERM: how long calls in flight may take to finish."""
-    max_backlog: int = 1_000_000
-    """Asynchronous calls of one endpoint that may be queued; the next gets ThrottlingException."""
-    async_retention_seconds: float = 7 * 86_400.0
-    """For how long the records of ended asynchronous calls are kept; their objects stay."""
     trusted_only: bool = False
     """Refuse formats that execute code when loaded."""
+    public_url: str = ""
+    """Address under which others reach this server, for links in what it sends. Empty: http://host:port."""
+    sqs_endpoint: str = ""
+    """Address of an SQS endpoint whose queues may subscribe to topics. Empty: there is none."""
     partition: Partition = field(default_factory=Partition)
     limits: Limits = field(default_factory=Limits)
 
@@ -74,4 +76,6 @@ class Settings:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        """This server's address as others reach it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"

@@ -10,6 +10,7 @@ FourfoldError
 ├── ConflictException              400
 ├── UnknownOperationException      400  AWS has the operation; this server does not (yet)
 ├── AuthenticationError            403  missing, malformed, expired or wrong credentials (`code` says which)
+├── S3Error                        400  or what S3 gives: `code` and `status` say which
 ├── AccessDeniedException          403
 ├── ThrottlingException            429  a full queue, or more calls at once than allowed
 ├── ModelError                     424  the model answered with an error, or died while answering
@@ -23,16 +24,12 @@ A message says what was wrong and what to do next. `api` turns an error into byt
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FourfoldError(Exception):
     """Root of the tree. `code` and `status` are what an AWS client sees."""
 
     code: str = "InternalFailure"
-    status: ClassVar[int] = 500
-    retry_after: ClassVar[int | None] = None
-    """Seconds after which the same request may go well, for a Retry-After header."""
+    status: int = 500
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -86,6 +83,23 @@ class AuthenticationError(FourfoldError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class S3Error(FourfoldError):
+    """A request of the S3 door that cannot be met, with S3's own code for it.
+
+    Args:
+        code: S3's code, e.g. NoSuchKey.
+        message: S3's words, or what to do next.
+        status: S3's status for that code.
+        resource: the bucket or key it is about.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400, resource: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.resource = resource
 
 
 class AccessDeniedException(FourfoldError):

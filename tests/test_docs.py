@@ -31,6 +31,7 @@ set -eu
 fourfold() {
   case "$1" in
     env) command fourfold "$@" --port "$PAGE_PORT" ;;
+    run) shift; command fourfold run --endpoint-url "http://127.0.0.1:$PAGE_PORT" "$@" ;;
     *) command fourfold "$@" ;;
   esac
 }

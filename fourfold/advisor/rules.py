@@ -18,6 +18,8 @@ RARE_PER_DAY = 1500.0
 """At fewer requests a day than this (about one a minute) an instance is idle nearly all the time."""
 BUSY_PER_DAY = 86_400.0
 """More requests a day than this (one a second) are sustained traffic, if nothing else is said of its shape."""
+SMALL_BUDGET_USD = 40.0
+"""US dollars a month; the smallest instance (ml.t2.medium in us-east-1) costs 40.88 in 730 hours."""
 SHORT_DAY = 6.0
 """Hours: traffic in so few of them leaves an instance idle for most of the day."""
 
@@ -189,9 +191,11 @@ def _idle(s: Scenario) -> Answer:
         return Answer(False, known)
     if s.tolerates_cold_start or s.managed:
         return Answer(True, known)
-    if s.interactive and not (s.latency_p99_ms and s.latency_p99_ms >= STRICT_BELOW_MS):
-        return Answer(False, "somebody waits and nothing is said of idle times: traffic is taken to be steady", True)
-    return Answer(True, "nothing is said of steady traffic: capacity that waits is taken to be unwanted", True)
+    if s.budget_usd is not None and s.budget_usd < SMALL_BUDGET_USD:
+        return Answer(True, f"{known}: less than the smallest instance costs a month")
+    if s.interactive is False or (s.latency_p99_ms is not None and s.latency_p99_ms >= STRICT_BELOW_MS):
+        return Answer(True, "nothing is said of steady traffic, and an answer may take seconds", True)
+    return Answer(False, "nothing is said of idle times: traffic is taken to be steady", True)
 
 
 def _fits(s: Scenario) -> Answer:

@@ -38,15 +38,16 @@ class Service:
     async def answer(self, request: HttpRequest, region: str, id: str) -> HttpAnswer:
         """Parse, call, serialize; every failure in the service's own form."""
         contract = self.contract
+        protocol = contract.spoken(request)
         try:
             call = contract.parse(request, self.operations, region=region, request_id=id)
-            return contract.serialize(call.operation, await self.operations[call.operation](call), id)
+            return contract.serialize(call.operation, await self.operations[call.operation](call), id, protocol)
         except FourfoldError as error:
-            return contract.serialize_error(error, id)
+            return contract.serialize_error(error, id, protocol)
         except Exception as error:
             log.exception("operation failed inside the server", extra={"service": contract.name, "request": id})
             failure = InternalFailure(f"{type(error).__name__} inside the server; its log has request {id}.")
-            return contract.serialize_error(failure, id)
+            return contract.serialize_error(failure, id, protocol)
 
 
 class AwsApi:

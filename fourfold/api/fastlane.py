@@ -195,7 +195,7 @@ class Exchange:
     def fail(self, error: FourfoldError) -> None:
         protocol = self.protocol
         if self.variant is not None:
-            self.variant.stats.record(protocol.loop.time() - self.arrived, error.status)
+            self.variant.stats.failed(protocol.loop.time() - self.arrived, error)
         else:
             refused = protocol.lane.refused
             refused[error.code] = refused.get(error.code, 0) + 1

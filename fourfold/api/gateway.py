@@ -1,9 +1,10 @@
 """The one port: what is not in the fast lane.
 
-/healthz · /readyz                                      anyone
+/healthz · /readyz · /v2/health/…                       anyone
+links in the messages of topics                         anyone who has them; sns.py
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
-    /endpoints/{name}/async-invocations                 asynchronous.py
+    /v2 · /v2/…                                         oip.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
     sagemaker, sts, iam, …                              aws.py
@@ -20,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fourfold.api import asynchronous, eventstream
+from fourfold.api import eventstream, oip
 from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import find_route, model_error, request_headers
@@ -31,6 +32,8 @@ STREAM_SUFFIX = b"/invocations-response-stream"
 NATIVE = "/fourfold/"
 CONTROL_BODY = 4 * 1024 * 1024
 """Largest body of a control-plane call, bytes."""
+CLIENT_LEFT = 499
+"""Status under which a stream is counted that its client did not wait for."""
 STREAM_AHEAD = 16 * 1024 * 1024
 """Bytes of a stream that may wait for a slow client before the model is told to stop."""
 
@@ -42,6 +45,14 @@ class Authenticator(Protocol):
         """The identity behind a request. Raises AuthenticationError."""
 
 
+class OpenDoor(Protocol):
+    """Takes requests that need no credentials, because what they hold is secret itself."""
+
+    def matches(self, scope: Scope) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Gateway:
     """The ASGI application behind the fast lane.
 
@@ -50,10 +61,11 @@ class Gateway:
         authenticator: checks credentials.
         aws: ASGI application for the AWS services of JSON, query and REST protocols.
         s3: ASGI application for S3; checks the body against the signature itself, as it streams.
+        open_inference: the Open Inference Protocol.
+        links: requests that need no credentials.
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
-        accept: takes an asynchronous call.
     """
 
     def __init__(
@@ -62,21 +74,25 @@ class Gateway:
         authenticator: Authenticator,
         aws: ASGIApp,
         s3: ASGIApp,
+        open_inference: oip.OpenInference,
+        links: OpenDoor,
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
-        accept: asynchronous.Accept,
     ) -> None:
         self._lane = lane
         self._authenticator = authenticator
         self._aws = aws
         self._s3 = s3
+        self._open_inference = open_inference
+        self._links = links
         self._native = native
         self._metrics = metrics
         self._ready = ready
-        self._accept = accept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (b"expect", b"100-continue") in scope["headers"]:
+            receive, send = _closed_unless_read(receive, send)
         path: str = scope["path"]
         if path == "/healthz":
             await PlainTextResponse("ok\n")(scope, receive, send)
@@ -84,6 +100,10 @@ class Gateway:
             ready = self._ready()
             answer = PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
             await answer(scope, receive, send)
+        elif path.startswith(oip.HEALTH):
+            await self._open_inference.health(path)(scope, receive, send)
+        elif self._links.matches(scope):
+            await self._links(scope, receive, send)
         elif _is_s3(scope):
             await self._s3(scope, receive, send)
         else:
@@ -101,7 +121,8 @@ class Gateway:
         except ClientDisconnect:
             return
         except FourfoldError as error:
-            await _error(error)(scope, receive, send)
+            refuse = oip.refusal if _is_oip(scope["path"]) else _error
+            await refuse(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         await self._dispatch(scope, _replay(body, receive), send, body)
@@ -110,8 +131,8 @@ class Gateway:
         path: str = scope["path"]
         if scope["method"] == "POST" and scope["raw_path"].endswith(STREAM_SUFFIX):
             answer = await self._stream(scope, body)
-        elif scope["method"] == "POST" and scope["raw_path"].endswith(asynchronous.SUFFIX):
-            answer = await self._asynchronous(scope, body)
+        elif _is_oip(path):
+            answer = await self._open_inference.answer(scope, body)
         elif path == "/metrics":
             answer = Response(self._metrics(), media_type="text/plain; version=0.0.4")
         elif path.startswith(NATIVE):
@@ -128,13 +149,6 @@ class Gateway:
             return JSONResponse({"message": f"Unknown native route {request.method} {request.url.path}."}, 404)
         try:
             return await handler(request)
-        except FourfoldError as error:
-            return _error(error)
-
-    async def _asynchronous(self, scope: Scope, body: bytes) -> Response:
-        """InvokeEndpointAsync."""
-        try:
-            return await asynchronous.invoke(self._accept, scope["raw_path"], scope["headers"], body)
         except FourfoldError as error:
             return _error(error)
 
@@ -189,27 +203,30 @@ class ResponseStream:
         """The first part; None where the model gave none. An error before any part is an ordinary error answer."""
         item = await self._next()
         if isinstance(item, FourfoldError):
-            self.variant.stats.record(self._loop.time() - self.arrived, item.status)
+            self.variant.stats.failed(self._loop.time() - self.arrived, item)
             raise item
         return item
 
     async def events(self, first: bytes | None) -> Any:
         """The event stream, part by part, as it goes to the client."""
-        status = 499  # the client left
+        item: bytes | FourfoldError | None = first
+        left = True
         try:
-            item: bytes | FourfoldError | None = first
             while isinstance(item, bytes):
                 yield eventstream.payload_part(item)
                 item = await self._next()
             if isinstance(item, FourfoldError):
                 yield eventstream.model_stream_error(item.message)
-                status = item.status
-            else:
-                status = 200
+            left = False
         finally:
-            if status == 499:
+            seconds = self._loop.time() - self.arrived
+            if left:
                 self.cancel()
-            self.variant.stats.record(self._loop.time() - self.arrived, status)
+                self.variant.stats.record(seconds, CLIENT_LEFT)
+            elif isinstance(item, FourfoldError):
+                self.variant.stats.failed(seconds, item)
+            else:
+                self.variant.stats.record(seconds, 200)
 
     def _put(self, item: bytes | FourfoldError | None) -> None:
         self._parts.append(item)
@@ -225,6 +242,10 @@ class ResponseStream:
         return item
 
 
+def _is_oip(path: str) -> bool:
+    return path.startswith(oip.PREFIX) or path == oip.ROOT
+
+
 def _is_s3(scope: Scope) -> bool:
     """Told as AWS does it: by the service that the request is signed for; unsigned ones by their path."""
     for name, value in scope["headers"]:
@@ -236,7 +257,8 @@ def _is_s3(scope: Scope) -> bool:
     path: str = scope["path"]
     if path == "/":
         return scope["method"] in ("GET", "HEAD")
-    return not path.startswith((NATIVE, "/endpoints/", "/metrics", "/schedule", "/tags", "/v2/", "/openai/"))
+    ours = (NATIVE, "/endpoints/", "/metrics", "/schedule", "/tags", "/openai/")
+    return not (path.startswith(ours) or _is_oip(path))
 
 
 async def _read(receive: Receive, limit: int) -> bytes:
@@ -255,6 +277,26 @@ async def _read(receive: Receive, limit: int) -> bytes:
             return b"".join(parts)
 
 
+def _closed_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """For a request with `Expect: 100-continue`: answered before its body was asked for, it may come or not.
+
+    Nobody can tell what follows on such a connection, so it is closed.
+    """
+    asked = False
+
+    async def received() -> Message:
+        nonlocal asked
+        asked = True
+        return await receive()
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and not asked:
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return received, sent
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
     """The body that was read, once more, for the application behind."""
     sent = False
@@ -271,6 +313,4 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _error(error: FourfoldError) -> Response:
     headers = {"x-amzn-errortype": error.code, "x-amzn-requestid": request_id().decode()}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(error.retry_after)
     return Response(error_body(error), error.status, headers, "application/json")

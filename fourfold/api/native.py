@@ -1,4 +1,8 @@
-"""Native routes: what the SageMaker API has no operation for. `GET /fourfold/endpoints/{name}/logs` and its like."""
+"""Native routes: what the SageMaker API has no operation for.
+
+GET /fourfold/endpoints/{name}            workers now; of serverless variants also cold starts and usage
+GET /fourfold/endpoints/{name}/logs       what the workers printed
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from fourfold.config import Settings
 from fourfold.errors import ValidationException
+from fourfold.pool.coldstarts import median_ms
+from fourfold.pool.elastic import ElasticFleet
+from fourfold.pool.fleet import Fleet
+from fourfold.pool.routes import Routes, Variant
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -21,20 +30,68 @@ MOST_LOG_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
 
-def endpoint_routes(settings: Settings) -> dict[str, Handler]:
-    """`GET /fourfold/endpoints/{name}/logs?tail=N`: the last N lines (200) of each worker, newest worker last."""
+def endpoint_routes(settings: Settings, routes: Routes) -> dict[str, Handler]:
+    """Routes below /fourfold/endpoints/. `logs?tail=N`: the last N lines (200) of each worker, newest worker last."""
 
-    async def logs(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         _, _, name, what = (*request.url.path.strip("/").split("/"), "", "")[:4]
-        if what != "logs" or not _NAME.fullmatch(name):
-            raise ValidationException("The native route of endpoints is /fourfold/endpoints/{name}/logs.")
+        if what not in ("", "logs") or not _NAME.fullmatch(name):
+            raise ValidationException(
+                "The native routes of endpoints are /fourfold/endpoints/{name} and /fourfold/endpoints/{name}/logs."
+            )
+        return await logs(request, name) if what else JSONResponse(_state(routes, name))
+
+    async def logs(request: Request, name: str) -> Response:
         tail = request.query_params.get("tail", "200")
         if not tail.isdigit():
             raise ValidationException(f"tail must be a number of lines, not {tail!r}.")
         folder = settings.logs / "endpoints" / name
         return PlainTextResponse(await asyncio.to_thread(_tail_all, folder, int(tail)))
 
-    return {"GET endpoints": logs}
+    return {"GET endpoints": endpoint}
+
+
+def _state(routes: Routes, name: str) -> dict[str, Any]:
+    route = routes.get(name.encode())
+    if route is None:
+        raise ValidationException(f"Endpoint {name} is not in service.")
+    return {"EndpointName": name, "Kind": route.kind, "Variants": [_variant_state(one) for one in route.variants]}
+
+
+def _variant_state(variant: Variant) -> dict[str, Any]:
+    fleet = variant.backend
+    state: dict[str, Any] = {"VariantName": variant.name}
+    if isinstance(fleet, Fleet | ElasticFleet):
+        state |= {"Workers": len(fleet.ready), "Waiting": len(fleet.batcher)}
+    if isinstance(fleet, ElasticFleet):
+        state["Serverless"] = _serverless_state(fleet)
+    return state
+
+
+def _serverless_state(fleet: ElasticFleet) -> dict[str, Any]:
+    starts, bounds = fleet.cold_starts, fleet.elasticity
+    left = fleet.idle_seconds_left()
+    newest = [start.parts() for start in starts.newest]
+    parts = {part: median_ms(one[part] for one in newest) for part in starts.sums.parts()}
+    return {
+        "MemorySizeInMB": bounds.memory_mb,
+        "MaxConcurrency": bounds.max_concurrency,
+        "ProvisionedConcurrency": bounds.provisioned,
+        "IdleSeconds": bounds.idle_seconds,
+        "IdleSecondsLeft": None if left is None else round(left, 3),
+        "Workers": len(fleet.ready),
+        "Busy": fleet.busy,
+        "Starting": fleet.starting,
+        "Throttled": fleet.batcher.rejected,
+        "ColdStarts": starts.count,
+        "ColdStartsWithoutLoad": starts.from_template,
+        "ColdMilliseconds": median_ms(start.total for start in starts.newest),
+        "ColdMillisecondsByPart": parts,
+        "WarmMilliseconds": median_ms(fleet.warm_seconds),
+        "Failure": None if fleet.failure is None else fleet.failure.message,
+        "Invocations": fleet.used.calls,
+        "GBSeconds": {kind: round(value, 6) for kind, value in fleet.used.gb_seconds.items()},
+    }
 
 
 def _tail_all(folder: Path, lines: int) -> str:

@@ -28,6 +28,8 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 from fourfold.api.validation import SerializationException, validated
 from fourfold.errors import FourfoldError, UnknownOperationException
 
+FORM = "application/x-www-form-urlencoded"
+
 F = TypeVar("F", bound=Callable[..., Awaitable[dict[str, Any]]])
 
 
@@ -122,7 +124,7 @@ class Contract:
             UnknownOperationException: the service has no such operation, or it is not here.
             ValidationException, SerializationException: its members are wrong.
         """
-        name, params = _PARSERS[self.protocol](self, request)
+        name, params = _PARSERS[self.spoken(request)](self, request)
         model = self.operation(name)
         if here is not None and name not in here:
             raise UnknownOperationException(
@@ -137,24 +139,34 @@ class Contract:
             raise UnknownOperationException(f"The service {self.name} has no operation {name!r}.")
         return self.model.operation_model(name)
 
-    def serialize(self, name: str, answer: dict[str, Any], request_id: str) -> HttpAnswer:
-        """An operation's answer. Members that are None are left out."""
+    def spoken(self, request: HttpRequest) -> str:
+        """The protocol of a request. Of a service that has several, JSON has a target and query has a form."""
+        several = self.model.metadata.get("protocols", [])
+        if "json" in several and "x-amz-target" in request.headers:
+            return "json"
+        if "query" in several and request.headers.get("content-type", "").startswith(FORM):
+            return "query"
+        return self.protocol
+
+    def serialize(self, name: str, answer: dict[str, Any], request_id: str, protocol: str | None = None) -> HttpAnswer:
+        """An operation's answer in the request's protocol. Members that are None are left out."""
+        protocol = protocol or self.protocol
         shape = self.operation(name).output_shape
         headers = {"x-amzn-requestid": request_id}
-        if self.protocol == "query":
+        if protocol == "query":
             body = _xml_answer(self.model, name, shape, answer, request_id)
             return HttpAnswer(200, headers | {"content-type": "text/xml"}, body)
         content = {} if shape is None else _to_json(shape, answer)
         headers["content-type"] = f"application/x-amz-json-{self.model.metadata.get('jsonVersion', '1.1')}"
-        if self.protocol == "rest-json":
+        if protocol == "rest-json":
             headers["content-type"] = "application/json"
         status = self.operation(name).http.get("responseCode", 200)
         return HttpAnswer(status, headers, msgspec.json.encode(content))
 
-    def serialize_error(self, error: FourfoldError, request_id: str) -> HttpAnswer:
-        """An error in the service's protocol. Control-plane errors are 400 in JSON services, 4xx elsewhere."""
+    def serialize_error(self, error: FourfoldError, request_id: str, protocol: str | None = None) -> HttpAnswer:
+        """An error in the request's protocol. Control-plane errors are 400 in JSON services, 4xx elsewhere."""
         headers = {"x-amzn-requestid": request_id}
-        if self.protocol == "query":
+        if (protocol or self.protocol) == "query":
             kind = "Sender" if error.status < 500 else "Receiver"
             body = (
                 f"<ErrorResponse><Error><Type>{kind}</Type><Code>{escape(error.code)}</Code>"
@@ -162,6 +174,8 @@ class Contract:
             ).encode()
             return HttpAnswer(error.status, headers | {"content-type": "text/xml"}, body)
         headers |= {"x-amzn-errortype": error.code, "content-type": "application/x-amz-json-1.1"}
+        if "awsQueryCompatible" in self.model.metadata:
+            headers["x-amzn-query-error"] = f"{error.code};{'Sender' if error.status < 500 else 'Receiver'}"
         body = msgspec.json.encode({"__type": error.code, "message": error.message, "Message": error.message})
         return HttpAnswer(error.status, headers, body)
 
@@ -203,22 +217,28 @@ def _from_form(shape: Shape, form: dict[str, str], prefix: str) -> Any:
     """The value at `prefix` of a form: `Tags.member.1.Key=a` becomes {"Tags": [{"Key": "a"}]}. None where absent."""
     match shape:
         case StructureShape():
+            wires = {name: member.serialization.get("name", name) for name, member in shape.members.items()}
             found = {
-                name: _from_form(member, form, f"{prefix}.{name}" if prefix else name)
+                name: _from_form(member, form, f"{prefix}.{wires[name]}" if prefix else wires[name])
                 for name, member in shape.members.items()
             }
             found = {name: value for name, value in found.items() if value is not None}
             return found if found or not prefix else None
         case ListShape():
-            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.member"
+            inner = shape.member.serialization.get("name", "member")
+            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.{inner}"
             items: list[Any] = []
             while (item := _from_form(shape.member, form, f"{stem}.{len(items) + 1}")) is not None:
                 items.append(item)
             return items or None
         case MapShape():
+            names = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
+            stem = prefix if shape.serialization.get("flattened") else f"{prefix}.entry"
             entries: dict[str, Any] = {}
-            while (key := form.get(f"{prefix}.entry.{len(entries) + 1}.key")) is not None:
-                entries[key] = _from_form(shape.value, form, f"{prefix}.entry.{len(entries) + 1}.value")
+            number = 1
+            while (key := form.get(f"{stem}.{number}.{names[0]}")) is not None:
+                entries[key] = _from_form(shape.value, form, f"{stem}.{number}.{names[1]}")
+                number += 1
             return entries or None
     text = form.get(prefix)
     return None if text is None else _scalar(shape, text)
@@ -347,8 +367,9 @@ def _to_xml(shape: Shape, value: Any, tag: str) -> str:
             items = "".join(_to_xml(shape.member, item, inner) for item in value)
             return items if flat else f"<{tag}>{items}</{tag}>"
         case MapShape():
+            names = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
             entries = "".join(
-                f"<entry>{_to_xml(shape.key, key, 'key')}{_to_xml(shape.value, item, 'value')}</entry>"
+                f"<entry>{_to_xml(shape.key, key, names[0])}{_to_xml(shape.value, item, names[1])}</entry>"
                 for key, item in value.items()
             )
             return f"<{tag}>{entries}</{tag}>"

@@ -1,4 +1,7 @@
-"""EventBridge Scheduler on the wire: 12 operations on schedules, their groups, and the groups' tags."""
+"""EventBridge Scheduler on the wire: 12 operations on schedules, their groups, and the groups' tags; one native route.
+
+GET /fourfold/schedules/{group}/{name}    its next and last run, missed ones, and dead letters: there is no queue here
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import msgspec
 from sqlalchemy.engine import Connection
+from starlette.requests import Request
+from starlette.responses import Response
 
 from fourfold.api.aws import Service
+from fourfold.api.native import Handler
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.api.validation import validated
-from fourfold.control.schedules import DEFAULT_GROUP, GROUP, ScheduleNotFound, Schedules
+from fourfold.control.schedules import DEFAULT_GROUP, GROUP, ScheduleNotFound, Schedules, iso, next_run
 from fourfold.errors import UnknownOperationException
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
 
 Document = dict[str, Any]
 
+JSON = "application/json"
 MOST_LISTED = 100
 """Entries of a page where MaxResults is not given; also the most it can be."""
 
@@ -150,6 +158,37 @@ def _page(found: Sequence[Document], wanted: Mapping[str, Any]) -> tuple[list[Do
     start = 0 if token is None else next((i for i, arn in enumerate(arns) if arn > token), len(arns))
     stop = start + wanted.get("MaxResults", MOST_LISTED)
     return list(found[start:stop]), arns[stop - 1] if stop < len(arns) else None
+
+
+def schedule_routes(schedules: Schedules) -> dict[str, Handler]:
+    """The native route, for the gateway."""
+
+    async def look(request: Request) -> Response:
+        _, _, group, name = (*request.url.path.strip("/").split("/"), "", "")[:4]
+        return Response(msgspec.json.encode(_runs((await schedules.get(group, name)).document)), media_type=JSON)
+
+    return {"GET schedules": look}
+
+
+def _runs(document: Document) -> Document:
+    last, upcoming = document["last"], next_run(document)
+    return {
+        "NextRun": None if upcoming is None else iso(upcoming),
+        "LastRun": last
+        and {
+            "ScheduledTime": iso(last["scheduled"]),
+            "Time": iso(last["at"]),
+            "Attempts": last["attempt"],
+            "Error": last["error"],
+            "Answer": last.get("answer", {}),
+            "Renamed": last.get("renamed", {}),
+        },
+        "MissedRuns": document["missed"],
+        "DeadLetters": [
+            {"QueueArn": letter["queue"], "Body": letter["body"], "Attributes": letter["attributes"]}
+            for letter in document["dead"]
+        ],
+    }
 
 
 def caller(services: Mapping[str, Service]) -> Callable[[str, str, Document], Awaitable[Document]]:

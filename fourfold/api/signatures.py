@@ -1,7 +1,8 @@
 """Who sends a request: SigV4, header and presigned form, or a bearer token.
 
 Written for the fast lane: a bearer token is one dictionary look-up; a SigV4 check is a few string joins and three
-one-shot hashes, with the signing key of the day kept. S3 requests are checked by the S3 door, which streams.
+one-shot hashes, with the signing key of the day kept. Of a request to S3 the head is checked here; its body comes as a
+stream and is checked by the S3 door.
 
 Algorithm: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -14,12 +15,13 @@ import hashlib
 import hmac
 import time
 from calendar import timegm
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
-from fourfold.api.keys import Key, Keys
+from fourfold.api.keys import BEARER, Key, Keys
 from fourfold.clock import Clock
 from fourfold.errors import AuthenticationError
 
@@ -29,7 +31,25 @@ SAGEMAKER_TOKEN = b"Bearer sagemaker-api-key-"
 LONGEST_PRESIGN = 7 * 24 * 3600
 """Seconds that a presigned URL may be valid, as in AWS."""
 
+UNSIGNED = b"UNSIGNED-PAYLOAD"
+OBJECT_SKEW = 900.0
+"""Seconds that a signature for S3 may be off, as in AWS."""
+
 _QUERY_SERVICES = ("sts", "iam", "sns", "s3")
+_UNKNOWN_KEY = {**dict.fromkeys(_QUERY_SERVICES, "InvalidClientTokenId"), "s3": "InvalidAccessKeyId"}
+_WRONG_SIGNATURE = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method."
+)
+_SUBRESOURCES = frozenset(
+    (
+        b"acl", b"cors", b"delete", b"lifecycle", b"location", b"logging", b"notification", b"partNumber", b"policy",
+        b"requestPayment", b"response-cache-control", b"response-content-disposition", b"response-content-encoding",
+        b"response-content-language", b"response-content-type", b"response-expires", b"restore", b"tagging", b"torrent",
+        b"uploadId", b"uploads", b"versionId", b"versioning", b"versions", b"website",
+    )
+)  # fmt: skip
+"""Parts of the query that version 2 signs."""
 _SAFE = b"-_.~"
 _PATH_SAFE = "/-_.~"
 _BLANK = (b" ", b"\t")
@@ -55,6 +75,24 @@ class Claim(NamedTuple):
     scope: bytes
     signed: bytes
     wanted: tuple[bytes, ...]
+
+
+class ObjectClaim(NamedTuple):
+    """Who sends a request to S3, and what is needed to check its body as it comes.
+
+    Attributes:
+        identity: whose key it is.
+        digest: x-amz-content-sha256: the body's hash, or how it is sent (UNSIGNED-PAYLOAD, STREAMING-…).
+        signature, stamp, scope: of the head; the first chunk's signature is made with them.
+        sign: the signature of a text under the day's key. None where the request is not signed.
+    """
+
+    identity: Identity
+    digest: bytes = UNSIGNED
+    signature: bytes = b""
+    stamp: bytes = b""
+    scope: bytes = b""
+    sign: Callable[[bytes], str] | None = None
 
 
 class Hmac:
@@ -148,6 +186,66 @@ class Verifier:
         path = (parts.path or "/").encode() + b"?" + parts.query.encode()
         return self._presigned(b"GET", path, [(b"host", parts.netloc.encode())], b"")
 
+    def verify_object(self, method: bytes, url: bytes, headers: Headers) -> ObjectClaim:
+        """`verify` for S3, whose path is encoded once, and whose body has not come yet.
+
+        Raises:
+            AuthenticationError: with S3's code.
+        """
+        values = _joined(headers)
+        authorization = values.get(b"authorization", b"")
+        digest = values.get(b"x-amz-content-sha256", UNSIGNED)
+        if authorization.startswith(BEARER):
+            if self._keys.by_authorization(authorization) is None:
+                raise AuthenticationError("InvalidAccessKeyId", "The API key you provided does not exist.")
+            return ObjectClaim(Identity(""), UNSIGNED)
+        if authorization.startswith(ALGORITHM):
+            return self._signed_object(method, url, values, authorization, digest)
+        if b"X-Amz-Signature=" in url:
+            return ObjectClaim(self._presigned(method, url, headers, b""), digest)
+        if b"AWSAccessKeyId=" in url:
+            return ObjectClaim(self._presigned_by_query(method, url, values), digest)
+        raise AuthenticationError("AccessDenied", "Access Denied: the request has no credentials.")
+
+    def _signed_object(
+        self, method: bytes, url: bytes, values: dict[bytes, bytes], authorization: bytes, digest: bytes
+    ) -> ObjectClaim:
+        _, signature, claim = self._claim(authorization)
+        key = self._key(claim.identity)
+        stamp = values.get(b"x-amz-date", b"")
+        self._check_time(stamp, claim.scope, claim.identity)
+        path, _, query = url.partition(b"?")
+        lines = [method, _object_path(path), _canonical_query(query)]
+        lines += [name + b":" + values.get(name, b"") for name in claim.wanted]
+        lines += (b"", claim.signed, digest)
+        self._compare(key, stamp, claim.scope, b"\n".join(lines), signature.strip(), claim.identity)
+        sign = self._hmac(key, claim.scope).hexdigest
+        return ObjectClaim(claim.identity, digest, signature.strip(), stamp, claim.scope, sign)
+
+    def _presigned_by_query(self, method: bytes, url: bytes, values: dict[bytes, bytes]) -> Identity:
+        """Signature version 2 in the query: what boto3 still makes of generate_presigned_url unless told otherwise."""
+        path, _, query = url.partition(b"?")
+        pairs = [(name, unquote_to_bytes(value)) for name, _, value in (p.partition(b"=") for p in query.split(b"&"))]
+        fields = dict(pairs)
+        identity = Identity(fields[b"AWSAccessKeyId"].decode("latin-1"), "s3")
+        key = self._key(identity)
+        expires = fields.get(b"Expires", b"")
+        if not expires.isdigit() or self._clock.now() > int(expires):
+            raise AuthenticationError("AccessDenied", "Request has expired")
+        resource = sorted((name, value) for name, value in pairs if name in _SUBRESOURCES)
+        canonical = path + (b"?" if resource else b"") + b"&".join(
+            name + (b"=" + value if value else b"") for name, value in resource
+        )  # fmt: skip
+        amz = b"".join(
+            name + b":" + value + b"\n" for name, value in sorted(values.items()) if name.startswith(b"x-amz-")
+        )
+        md5, content_type = values.get(b"content-md5", b""), values.get(b"content-type", b"")
+        text = b"\n".join((method, md5, content_type, expires, amz + canonical))
+        expected = base64.b64encode(hmac.digest(key.secret_access_key.encode(), text, "sha1"))
+        if not hmac.compare_digest(expected, fields.get(b"Signature", b"")):
+            raise _mismatch(identity, _WRONG_SIGNATURE)
+        return identity
+
     def _signed_header(self, method: bytes, url: bytes, headers: Headers, value: bytes, body: bytes) -> Identity:
         start, found, signature = value.rpartition(b"Signature=")
         claim = self._claims.get(start) if found else None
@@ -214,15 +312,17 @@ class Verifier:
             raise _mismatch(identity, "X-Amz-Expires must be between 1 second and 7 days.")
         now = self._clock.now()
         if now > signed_at + expires or now < signed_at - self._skew:
+            if identity.service == "s3":
+                raise AuthenticationError("AccessDenied", "Request has expired, or is not valid yet.")
             raise _mismatch(identity, "The presigned request has expired, or is not valid yet.")
         wanted = signed.split(b";")
         values = _joined(headers)
         kept = b"&".join(name + b"=" + value for name, value in pairs if name != b"X-Amz-Signature")
-        digest = b"UNSIGNED-PAYLOAD" if identity.service == "s3" else hashlib.sha256(body).hexdigest().encode()
+        digest = UNSIGNED if identity.service == "s3" else hashlib.sha256(body).hexdigest().encode()
         canonical = b"\n".join(
             (
                 method,
-                _canonical_path(path),
+                _object_path(path) if identity.service == "s3" else _canonical_path(path),
                 _canonical_query(kept),
                 *[name + b":" + values.get(name, b"") for name in wanted],
                 b"",
@@ -236,7 +336,7 @@ class Verifier:
     def _key(self, identity: Identity) -> Key:
         key = self._keys.by_id(identity.access_key_id)
         if key is None:
-            code = "InvalidClientTokenId" if identity.service in _QUERY_SERVICES else "UnrecognizedClientException"
+            code = _UNKNOWN_KEY.get(identity.service, "UnrecognizedClientException")
             raise AuthenticationError(
                 code, "The security token included in the request is invalid: see `fourfold keys list`."
             )
@@ -247,8 +347,12 @@ class Verifier:
         signed_at = _seconds(stamp, identity)
         if stamp[:8] != scope[:8]:
             raise _mismatch(identity, "Date in Credential scope does not match YYYYMMDD from X-Amz-Date.")
-        if abs(now - signed_at) <= self._skew:
+        if abs(now - signed_at) <= (OBJECT_SKEW if identity.service == "s3" else self._skew):
             return
+        if identity.service == "s3":
+            raise AuthenticationError(
+                "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."
+            )
         text, limit = stamp.decode("latin-1"), f"{self._skew / 60:g} min."
         if signed_at < now:
             earlier = _stamp(now - self._skew)
@@ -266,11 +370,7 @@ class Verifier:
         to_sign = b"\n".join((ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest().encode()))
         expected = self._hmac(key, scope).hexdigest(to_sign)
         if not hmac.compare_digest(expected.encode(), signature):
-            raise _mismatch(
-                identity,
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
-                "Access Key and signing method.",
-            )
+            raise _mismatch(identity, _WRONG_SIGNATURE)
 
     def _hmac(self, key: Key, scope: bytes) -> Hmac:
         cached = self._hmacs.get((key.secret_access_key, scope))
@@ -319,6 +419,12 @@ def _canonical_path(path: bytes) -> bytes:
             segments.append(segment)
     normal = b"/" + b"/".join(segments) + (b"/" if segments and path.endswith(b"/") else b"")
     return quote_from_bytes(normal, safe=_PATH_SAFE).encode()
+
+
+@lru_cache(maxsize=1024)
+def _object_path(path: bytes) -> bytes:
+    """The path for S3: each part encoded once, nothing normalised."""
+    return quote_from_bytes(unquote_to_bytes(path), safe=_PATH_SAFE).encode()
 
 
 def _canonical_query(query: bytes) -> bytes:

@@ -1,13 +1,12 @@
 """Transform jobs on the wire: the operations of the `sagemaker` service, and three native routes beside them.
 
-GET  /fourfold/batch/{job}           how far it is: objects, shards, records, errors
+GET  /fourfold/batch/{job}           how far it is: objects, shards, records, bad records, seconds
 GET  /fourfold/batch/{job}/errors    what failed, and where bad records are reported
 POST /fourfold/batch/{job}/resume    go on with a job that was stopped or has failed
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,11 +15,13 @@ from starlette.responses import Response
 
 from fourfold.api.native import Handler
 from fourfold.api.protocol import ApiCall, operation
+from fourfold.clock import Clock
 from fourfold.errors import ValidationException
 from fourfold.modes.batch.job import Jobs
 from fourfold.modes.batch.running import KIND
 from fourfold.store import Store, listing
 from fourfold.store.resources import Resource
+from fourfold.store.shards import Progress
 
 Document = dict[str, Any]
 
@@ -71,16 +72,14 @@ def _summary(job: Resource) -> Document:
     }
 
 
-def batch_routes(jobs: Jobs) -> dict[str, Handler]:
+def batch_routes(jobs: Jobs, clock: Clock) -> dict[str, Handler]:
     """The native routes, for the gateway."""
 
     async def look(request: Request) -> Response:
         name, what = _parts(request)
         match what:
             case "":
-                job = await jobs.describe(name)
-                progress = asdict(await jobs.progress(name))
-                return _json({"name": name, "status": job.status, "started_at": _started(job), **progress})
+                return _json(_progress(await jobs.describe(name), await jobs.progress(name), clock.now()))
             case "errors":
                 return _json(await jobs.errors(name))
         raise _unknown()
@@ -100,9 +99,23 @@ def _parts(request: Request) -> tuple[str, str]:
     return name, what
 
 
-def _started(job: Resource) -> float | None:
-    started: float | None = job.document.get("TransformStartTime")
-    return started
+def _progress(job: Resource, progress: Progress, now: float) -> Document:
+    began = job.document.get("TransformStartTime", now)
+    seconds = max(job.document.get("TransformEndTime", now) - began, 0.0)
+    return {
+        "TransformJobName": job.name,
+        "TransformJobStatus": job.status,
+        "FailureReason": job.document.get("FailureReason"),
+        "Objects": progress.objects,
+        "ObjectsDone": progress.objects_done,
+        "ObjectsFailed": progress.objects_failed,
+        "Shards": progress.shards,
+        "ShardsDone": progress.shards_done,
+        "Records": progress.records,
+        "BadRecords": progress.errors,
+        "Seconds": round(seconds, 3),
+        "RecordsPerSecond": round(progress.records / seconds, 1) if seconds else 0.0,
+    }
 
 
 def _unknown() -> ValidationException:

@@ -20,6 +20,10 @@ app = typer.Typer(
 # The commands use `app`, hence after it. Their order here is their order in --help.
 from fourfold.cli import server  # noqa: E402, F401, I001
 from fourfold.cli import endpoints  # noqa: E402, F401
+from fourfold.cli import batch  # noqa: E402, F401
+from fourfold.cli import schedule  # noqa: E402, F401
+from fourfold.cli import topics  # noqa: E402, F401
+from fourfold.cli import run  # noqa: E402, F401
 from fourfold.cli import cost  # noqa: E402, F401
 from fourfold.cli import profile  # noqa: E402, F401
 from fourfold.cli import verify  # noqa: E402, F401

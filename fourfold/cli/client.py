@@ -65,17 +65,24 @@ class Server:
 
     def api_key(self) -> str:
         """The bearer token: FOURFOLD_API_KEY, or that of the data folder's oldest key."""
-        return os.environ.get("FOURFOLD_API_KEY") or self._key().api_key
+        return os.environ.get("FOURFOLD_API_KEY") or self.key().api_key
 
     def get(self, path: str) -> str:
         """The text that a native route (`/fourfold/...`, or `/metrics`) answers, with the bearer token."""
-        request = Request(self.url + path, headers={"Authorization": f"Bearer {self.api_key()}"})  # noqa: S310
+        return self._native("GET", path)
+
+    def post(self, path: str) -> str:
+        """The same for a native route that does something."""
+        return self._native("POST", path)
+
+    def _native(self, method: str, path: str) -> str:
+        headers = {"Authorization": f"Bearer {self.api_key()}"}
+        request = Request(self.url + path, headers=headers, method=method)  # noqa: S310
         try:
             with urlopen(request, timeout=30) as answer:  # noqa: S310  # the user's own server
                 return str(answer.read(), "utf-8", "replace")
         except HTTPError as error:
-            text = str(error.read(), "utf-8", "replace").strip()
-            raise CommandError(f"{path} answered {error.code}: {text}") from None
+            raise CommandError(f"{path} answered {error.code}: {_told(error.read())}") from None
         except URLError as error:
             raise CommandError(f"no server answers at {self.url} ({error.reason}): {START}") from None
 
@@ -83,10 +90,11 @@ class Server:
         access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
         if access and secret:
             return access, secret
-        key = self._key()
+        key = self.key()
         return key.access_key_id, key.secret_access_key
 
-    def _key(self) -> Key:
+    def key(self) -> Key:
+        """The oldest key of the data folder. Raises CommandError where there is none."""
         from fourfold.api.keys import Keys
 
         found = Keys(self.data_dir).list() if self.data_dir.is_dir() else []
@@ -96,6 +104,29 @@ class Server:
                 'name the folder with --data-dir, or set the environment with: eval "$(fourfold env)"'
             )
         return found[0]
+
+
+def _told(body: bytes) -> str:
+    """What an error's body says: the message of a JSON document, or the text."""
+    import json
+
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, TypeError, KeyError):
+        return body.decode("utf-8", "replace").strip()
+
+
+def environment(url: str, key: Key) -> dict[str, str]:
+    """The environment variables that make any AWS client one of the server."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": key.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
+        "AWS_DEFAULT_REGION": region(),
+        "AWS_REGION": region(),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "FOURFOLD_API_KEY": key.api_key,
+    }
 
 
 def region() -> str:

@@ -16,17 +16,8 @@ import typer
 
 from fourfold.cli import app
 from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
+from fourfold.cli.files import CONTENT_TYPES, upload_model
 from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
-
-CONTENT_TYPES = {
-    ".json": "application/json",
-    ".jsonl": "application/jsonlines",
-    ".csv": "text/csv",
-    ".npy": "application/x-npy",
-    ".npz": "application/x-npz",
-    ".parquet": "application/x-parquet",
-}
-"""By the suffix of `invoke --file`."""
 
 MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 """Statuses that an endpoint does not stay in."""
@@ -40,7 +31,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the endpoint.
 @app.command()
 def deploy(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|s3://…", help="A file, a folder, a model.tar.gz, or an object.")
+        str,
+        typer.Argument(
+            metavar="PATH|s3://…|hf://…", help="A file, a folder, a model.tar.gz, an object, or a model of a hub."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the endpoint.")],
     format: Annotated[str | None, typer.Option(help="onnx, sklearn, handler, …; detected where not given.")] = None,
@@ -65,7 +59,8 @@ def deploy(
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
     with progress(f"deploying {name}") as line:
-        location = source if source.startswith("s3://") else _upload(server, Path(source), name)
+        local = not source.startswith(("s3://", "https://", "hf://"))
+        location = upload_model(server, Path(source), name) if local else source
         line.update(f"deploying {name}: creating the model from {location}")
         before = _describe(sagemaker, name)
         config = _create_config(sagemaker, name, location, format, environment, instance_count, instance_type)
@@ -203,28 +198,6 @@ def _environment(pairs: list[str], max_batch: int | None, max_delay_ms: float | 
     if max_delay_ms is not None:
         environment["FOURFOLD_MAX_DELAY_MS"] = f"{max_delay_ms:g}"
     return environment
-
-
-def _upload(server: Server, path: Path, name: str) -> str:
-    """Put a file, or a folder as model.tar.gz, into the account's bucket under a key made of its content."""
-    from fourfold.cli.artifact import packed
-
-    account = server.client("sts").get_caller_identity()["Account"]
-    s3 = server.client("s3")
-    bucket = f"fourfold-{s3.meta.region_name}-{account}"
-    with packed(path) as artifact:
-        key = f"models/{name}/{artifact.digest[:16]}/{artifact.name}"
-        _ensure_bucket(s3, bucket)
-        s3.upload_file(str(artifact.path), bucket, key)
-    return f"s3://{bucket}/{key}"
-
-
-def _ensure_bucket(s3: Any, bucket: str) -> None:
-    if any(one["Name"] == bucket for one in s3.list_buckets()["Buckets"]):
-        return
-    where = s3.meta.region_name
-    elsewhere = {} if where == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": where}}
-    s3.create_bucket(Bucket=bucket, **elsewhere)
 
 
 def _create_config(

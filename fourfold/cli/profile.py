@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.endpoints import CONTENT_TYPES
+from fourfold.cli.files import CONTENT_TYPES
 from fourfold.cli.output import print_json, print_table, progress
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, region
+from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, environment, region
 from fourfold.cli.output import print_json, print_table
 from fourfold.config import MIB, Limits, Settings
 from fourfold.records import ACCOUNT_ID, Partition
@@ -52,15 +52,21 @@ def serve(
     max_payload: Annotated[
         int, typer.Option(help="Largest request body: 6MiB, up to 25MiB.", parser=size, metavar="SIZE")
     ] = "6MiB",  # type: ignore[assignment]  # typer parses the default, too, and shows it as written
-    max_backlog: Annotated[
-        int, typer.Option(help="Asynchronous calls of one endpoint that may be queued.", min=1)
-    ] = DEFAULT.max_backlog,
-    async_retention: Annotated[
-        float, typer.Option(help="Seconds for which records of ended asynchronous calls are kept.", min=0)
-    ] = DEFAULT.async_retention_seconds,
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
     ] = False,
+    public_url: Annotated[
+        str, typer.Option(help="Address under which others reach the server, for links in what it sends.")
+    ] = DEFAULT.public_url,
+    sqs_endpoint: Annotated[
+        str, typer.Option(help="Address of an SQS endpoint whose queues may subscribe to topics.")
+    ] = DEFAULT.sqs_endpoint,
+    warm_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="From so many serverless workers on, the longest idle one goes; else when memory is short.", min=1
+        ),
+    ] = None,
     account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID")] = ACCOUNT_ID,
 ) -> None:
     """Serve until SIGTERM. Prints `ready http://HOST:PORT` when it answers.
@@ -77,11 +83,11 @@ def serve(
         port=port,
         log_level=log_level,
         grace_seconds=grace,
-        max_backlog=max_backlog,
-        async_retention_seconds=async_retention,
         trusted_only=trusted_only,
+        public_url=public_url,
+        sqs_endpoint=sqs_endpoint,
         partition=Partition(region(), account),
-        limits=Limits(payload_bytes=max_payload),
+        limits=Limits(payload_bytes=max_payload, warm_workers=warm_workers),
     )
     try:
         run(settings)
@@ -105,15 +111,7 @@ def env(
     Makes the data folder's first key where there is none yet, so that it may run before the server does.
     """
     key = _keys(data_dir).first()
-    values = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": key.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
-        "AWS_DEFAULT_REGION": region(),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "FOURFOLD_API_KEY": key.api_key,
-    }
-    for name, value in values.items():
+    for name, value in environment(f"http://{host}:{port}", key).items():
         print(f"export {name}={shlex.quote(value)}")
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,18 @@ from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.local import Placer
+from fourfold.pool.metering import Meter
+from fourfold.pool.room import Room
 from fourfold.pool.routes import Kind, Route, Routes, Variant
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
+from fourfold.store.usage import Key
 
 log = logging.getLogger(__name__)
 
 TICK = 0.1
 AT_ONCE = 4
 """Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
-ASYNC_SECONDS = 3600.0
-"""How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
 LOG_LINES = 60
 """Last lines of a worker's log that a FailureReason quotes."""
 
@@ -58,7 +60,7 @@ class Running:
 
     @property
     def healthy(self) -> bool:
-        return all(fleet.ready or not fleet.wanted for fleet in self.fleets.values())
+        return all(fleet.ready or not (fleet.wanted or fleet.failure) for fleet in self.fleets.values())
 
 
 class Reconciler:
@@ -71,6 +73,8 @@ class Reconciler:
         fetch: brings a model's artifact to this machine; blocking.
         settings: folders and limits.
         clock: for stamps.
+        room: what the workers of serverless endpoints share.
+        meter: counts what they use.
         forget: called in the transaction that removes an endpoint, with its ARN, for what hangs on it (tags).
     """
 
@@ -82,6 +86,8 @@ class Reconciler:
         fetch: Fetch,
         settings: Settings,
         clock: Clock,
+        room: Room,
+        meter: Meter,
         forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
     ) -> None:
         self._store = store
@@ -90,6 +96,8 @@ class Reconciler:
         self._fetch = fetch
         self._settings = settings
         self._clock = clock
+        self._room = room
+        self._meter = meter
         self._forget = forget
         self._awake = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -186,10 +194,7 @@ class Reconciler:
             await self._failed(endpoint, revision, error)
             return
         self.running[endpoint.name] = after
-        config = wanted["config"]
-        route = Route(
-            endpoint.name, list(after.variants.values()), _kind(config), config.get("AsyncInferenceConfig")
-        )  # fmt: skip
+        route = Route(endpoint.name, list(after.variants.values()), _kind(wanted["config"]))
         self._routes.publish(route)
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
         await self._settle(endpoint.name, revision, "InService", {"deployed": deployed})
@@ -215,17 +220,22 @@ class Reconciler:
                     after.images[variant_name] = before.images[variant_name]
                     if isinstance(fleet, Fleet):
                         await fleet.reach(count)
+                    else:
+                        fleet.resize(
+                            max_concurrency=variant["ServerlessConfig"]["MaxConcurrency"],
+                            provisioned=variant["ServerlessConfig"].get("ProvisionedConcurrency", 0),
+                        )
                 else:
                     fleet = await self._new_fleet(name, variant, wanted, after, deployed)
                     started.append(fleet)
-                    if not restored or (count and not isinstance(fleet, ElasticFleet)):
+                    if not (restored and isinstance(fleet, ElasticFleet)):
                         await fleet.start(count)
                 fleet.changed = lambda: self._changed(name)
                 after.fleets[variant_name] = fleet
                 old = before.variants.get(variant_name) if before else None
                 after.variants[variant_name] = Variant(
                     name, variant_name, wanted["weights"][variant_name], fleet,
-                    stats=old.stats if old else None, log_group=self._log_group(name), count=count,
+                    stats=old.stats if old else None, log_group=self._log_group(name),
                 )  # fmt: skip
         except BaseException as error:
             if isinstance(error, ModelLoadError) and started:
@@ -251,16 +261,16 @@ class Reconciler:
                 self._placer,
                 prepared.batching,
                 elasticity(serverless, prepared.spec.environment),
+                room=self._room,
+                bill=partial(self._meter.add, Key(endpoint, name, serverless["MemorySizeInMB"])),
+                used=await self._meter.total(endpoint, name),
                 imports=prepared.imports,
                 log_folder=log_folder,
             )
-        batching = prepared.batching
-        if "AsyncInferenceConfig" in wanted["config"]:
-            batching = replace(batching, timeout=ASYNC_SECONDS)
         return Fleet(
             prepared.spec,
             self._placer,
-            batching,
+            prepared.batching,
             imports=prepared.imports,
             load_timeout=max(prepared.load_timeout, health_check),
             log_folder=log_folder,
@@ -373,8 +383,10 @@ def _same_workers(old: Document, new: Document, variant: str) -> bool:
     def workers(wanted: Document) -> Any:
         for entry in all_variants(wanted["config"]):
             if entry["VariantName"] == variant:
-                ignored = ("InitialVariantWeight", "InitialInstanceCount")
-                return {k: v for k, v in entry.items() if k not in ignored}, wanted["models"].get(entry["ModelName"])
+                ignored = ("InitialVariantWeight", "InitialInstanceCount", "ServerlessConfig")
+                memory = entry.get("ServerlessConfig", {}).get("MemorySizeInMB")  # its other bounds need no new worker
+                kept = {k: v for k, v in entry.items() if k not in ignored}
+                return kept, memory, wanted["models"].get(entry["ModelName"])
         return None
 
     before, after = workers(old), workers(new)

@@ -5,6 +5,8 @@ A schedule's document holds the request's members, and
     cursor      times up to here are dealt with
     pending     the run that is under way: {"scheduled", "attempt", "next"}; None between runs
     last        what became of the last run, for people
+    missed      how many scheduled times were passed over, because nobody ran them in time
+    dead        the newest runs that were given up, where the target has a dead-letter queue
 
 `decide` is all of the timing and is pure: from a document and the time to what is to be done. A run is written down
 before it is tried, so that a crash between the two costs nothing: it is tried again, under the same execution id.
@@ -25,7 +27,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import Connection
 
-from fourfold.clock import Clock
+from fourfold.clock import Clock, sleep_or_event
 from fourfold.control import expressions
 from fourfold.errors import FourfoldError, ResourceNotFound, ValidationException
 from fourfold.records import Partition
@@ -48,6 +50,10 @@ MOST_BACKOFF = 300.0
 LONGEST_SLEEP = 3600.0
 """Seconds after which the loop looks at the clock in any case: clocks are set."""
 
+LATE_SECONDS = 60.0
+"""How late a run is before that is said."""
+MOST_DEAD = 100
+"""Dead letters that a schedule keeps, the newest."""
 MOST_MISSED = 1000
 """Missed runs that are counted one by one; of more, those of the last day are."""
 
@@ -56,8 +62,6 @@ UNIVERSAL = "arn:aws:scheduler:::aws-sdk:"
 
 Call = Callable[[str, str, Document], Awaitable[Document]]
 """Calls an operation, e.g. ("sagemaker", "CreateTransformJob", members). Raises FourfoldError."""
-DeadLetter = Callable[[str, str, dict[str, str]], Awaitable[None]]
-"""Takes what could not be delivered: queue ARN, body, attributes. Raises FourfoldError where there is no such queue."""
 
 
 class ScheduleNotFound(ResourceNotFound):
@@ -108,6 +112,14 @@ def decide(document: Document, now: float) -> Decision:
     if now > run + _allowance(document):
         return Decision(run, missed=passed, next=at)
     return Decision(run, run, begin, passed - 1, next=at)
+
+
+def next_run(document: Document) -> float | None:
+    """When it is tried next, as far as is known now; None: never, or not while it is disabled."""
+    if document["State"] == "DISABLED":
+        return None
+    pending = document["pending"]
+    return float(pending["next"]) if pending is not None else _after(document, document["cursor"])
 
 
 def finished(document: Document) -> bool:
@@ -235,17 +247,13 @@ class Schedules:
         partition: for ARNs.
         clock: when.
         call: calls a target's operation.
-        dead_letter: takes what could not be delivered. None: it is logged.
     """
 
-    def __init__(
-        self, store: Store, partition: Partition, clock: Clock, call: Call, dead_letter: DeadLetter | None = None
-    ) -> None:
+    def __init__(self, store: Store, partition: Partition, clock: Clock, call: Call) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._call = call
-        self._dead_letter = dead_letter
         self._wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
 
@@ -369,7 +377,8 @@ class Schedules:
         if end is not None and (end <= now or (start is not None and end <= start)):
             raise ValidationException("The EndDate must be in the future and after the StartDate.")
         # Just before now: a rate without a start begins at once.
-        return document | {"CreationDate": created, "cursor": now - 1e-3, "pending": None, "last": None}
+        state: Document = {"cursor": now - 1e-3, "pending": None, "last": None, "missed": 0, "dead": []}
+        return document | {"CreationDate": created} | state
 
     def _arn(self, group: str, name: str) -> str:
         return self._partition.arn(f"schedule/{group}/{name}", "scheduler")
@@ -406,18 +415,10 @@ class Schedules:
                     next_ = await self._look_at(schedule, now)
                     if next_ is not None:
                         wait = min(wait, max(next_ - now, 0.0))
-                await self._sleep(wait)
+                await sleep_or_event(self._clock, wait, self._wake)
         finally:
             for task in self._busy.values():
                 task.cancel()
-
-    async def _sleep(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _look_at(self, schedule: Resource, now: float) -> float | None:
         """Begin what is due; returns when to look again."""
@@ -431,14 +432,17 @@ class Schedules:
             self._busy[schedule.name] = asyncio.create_task(self._attempt(schedule))
             return None
         decision = decide(document, now)
+        missed = document["missed"] + decision.missed
         if decision.missed:
             log.warning("scheduled runs missed", extra={"schedule": schedule.arn, "runs": decision.missed})
         if decision.run is not None:
+            if now > decision.begin + LATE_SECONDS:
+                log.warning("scheduled run is late", extra={"schedule": schedule.arn, "scheduled": iso(decision.run)})
             pending = {"scheduled": decision.run, "attempt": 1, "next": decision.begin}
-            await self._write(schedule, cursor=decision.cursor, pending=pending)
+            await self._write(schedule, cursor=decision.cursor, pending=pending, missed=missed)
             return decision.begin
         if decision.missed:
-            await self._write(schedule, cursor=decision.cursor)
+            await self._write(schedule, cursor=decision.cursor, missed=missed)
         await self._delete_if_finished(schedule)
         return decision.next
 
@@ -468,7 +472,9 @@ class Schedules:
             log.info("name changed", extra={"schedule": schedule.arn, "before": before, "after": after})
         answer = await self._call(*found, params)
         log.info("schedule ran", extra={"schedule": schedule.arn, "scheduled": iso(scheduled), "answer": answer})
-        return {"scheduled": scheduled, "at": self._clock.now(), "attempt": attempt, "error": ""}
+        outcome = {"scheduled": scheduled, "at": self._clock.now(), "attempt": attempt, "error": ""}
+        told = {member: value for member, value in answer.items() if isinstance(value, str)}  # ARNs above all
+        return outcome | {"answer": told, "renamed": changed}
 
     async def _failed(self, schedule: Resource, pending: Document, error: FourfoldError) -> None:
         """Try again later where that may help, else give the run up."""
@@ -482,19 +488,20 @@ class Schedules:
             return
         log.error("scheduled run failed", extra={"schedule": schedule.arn, "attempt": attempt, "reason": error.message})
         exhausted = "" if not may_help else "MaximumRetryAttempts" if attempt > attempts else "MaximumEventAgeInSeconds"
-        await self._bury(schedule, scheduled, attempt, error, exhausted)
         outcome = {"scheduled": scheduled, "at": now, "attempt": attempt, "error": f"{error.code}: {error.message}"}
-        await self._write(schedule, pending=None, last=outcome)
+        dead = self._dead_letter(schedule, scheduled, attempt, error, exhausted)
+        letters = [*schedule.document["dead"], *dead][-MOST_DEAD:]
+        await self._write(schedule, pending=None, last=outcome, dead=letters)
         await self._delete_if_finished(schedule)
 
-    async def _bury(
+    def _dead_letter(
         self, schedule: Resource, scheduled: float, attempt: int, error: FourfoldError, exhausted: str
-    ) -> None:
-        """Send the run to the dead-letter queue, with the attributes that EventBridge Scheduler gives."""
+    ) -> list[Document]:
+        """The run as a message for its dead-letter queue, with the attributes that EventBridge Scheduler gives."""
         target = schedule.document["Target"]
         queue = target.get("DeadLetterConfig", {}).get("Arn")
-        if queue is None or self._dead_letter is None:
-            return
+        if queue is None:
+            return []
         attributes = {
             "ERROR_CODE": error.code,
             "ERROR_MESSAGE": error.message,
@@ -507,10 +514,7 @@ class Schedules:
         }
         if exhausted:
             attributes["EXHAUSTED_RETRY_CONDITION"] = exhausted
-        try:
-            await self._dead_letter(queue, target.get("Input", "{}"), attributes)
-        except FourfoldError as problem:
-            log.error("dead letter lost", extra={"schedule": schedule.arn, "queue": queue, "reason": problem.message})
+        return [{"queue": queue, "body": target.get("Input", "{}"), "attributes": attributes}]
 
     async def _write(self, schedule: Resource, **changes: Any) -> None:
         """Note what was done, unless the schedule was changed or deleted meanwhile."""

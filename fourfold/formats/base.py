@@ -88,6 +88,8 @@ class Model(ABC):
     """Most calls that one `invoke` takes; 1 where the model cannot batch."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    forkable: bool = False
+    """May this process be forked when the model is loaded, and go on in the child? Only without threads."""
 
     @abstractmethod
     def invoke(self, calls: Sequence[Call]) -> list[Reply]:

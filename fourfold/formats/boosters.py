@@ -35,6 +35,7 @@ class XGBoostModel(ArrayModel):
 class LightGBMModel(ArrayModel):
     """Answers as `Booster.predict` does: a probability for `binary`, one column a class for `multiclass`."""
 
+    forkable = True
     max_batch = 64
 
     def __init__(self, booster: Any, threads: int) -> None:

@@ -8,6 +8,10 @@ Also `pre_model_fn(model_dir)` before and `model_warmup_fn(model_dir, model)` af
 one more argument, a `toolkit.Context`. JSON and CSV bodies arrive as str, others as bytes. What is left out has the
 toolkit's default. Beyond the toolkit: functions may be `async def`, so that calls overlap, and `predict_fn`,
 `output_fn` or `transform_fn` may be generators, whose every yield is one part of a streamed answer.
+
+`FORKABLE = True` in the module says that its process may be forked once the model is loaded (no thread, no connection,
+no GPU): a serverless cold start then need not load it. The process shares what it had, so it must reseed generators
+of its own in the call.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ class Handler:
         self._output = steps["output_fn"] or toolkit.default_output_fn
         functions = [function for function in (self._transform, *steps.values()) if function]
         self.overlaps = any(map(_is_async, functions))
+        self.forkable = bool(getattr(module, "FORKABLE", False))
         self._model = self._load(module)
 
     async def answer(self, call: Call, context: Context) -> Any:
@@ -138,6 +143,7 @@ class SyncHandler(Model):
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self.forkable = handler.forkable
 
     def invoke(self, calls: Sequence[Call]) -> list[Reply]:
         return [self._invoke(call) for call in calls]

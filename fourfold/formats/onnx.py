@@ -34,6 +34,8 @@ _DTYPES = {
 
 
 class OnnxModel(ArrayModel):
+    forkable = True  # a session with one thread starts none; one with more shows them
+
     def __init__(self, session: ort.InferenceSession, wanted: Sequence[str] = ()) -> None:
         self._run = session.run
         self.inputs = tuple(_tensor(node) for node in session.get_inputs())

@@ -21,6 +21,7 @@ from fourfold.formats.builtin import choose, is_sklearn_file, is_skops_file
 
 
 class SklearnModel(ArrayModel):
+    forkable = True
     max_batch = 64  # a predict costs 50 µs and more before its first row
 
     def __init__(self, estimator: Any, methods: list[str]) -> None:

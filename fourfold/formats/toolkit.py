@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.formats.codecs import codec_for, negotiate
+from fourfold.formats.base import Tensor
+from fourfold.formats.codecs import codec_for, libsvm, negotiate
 from fourfold.formats.codecs.binary import read_npy, read_npz, write_npy
 
 TEXT = ("application/json", "text/csv")
 """Bodies of these types are decoded before a handler's function sees them."""
+
+_ROWS = Tensor("rows", "float64", (None, None))
 
 
 class UnsupportedFormatError(Exception):
@@ -77,7 +80,7 @@ def default_model_fn(model_dir: str) -> Any:
 
 
 def default_input_fn(data: Any, content_type: str) -> Any:
-    """JSON and NPY as an array, CSV by genfromtxt, NPZ as scipy.sparse saves it (made dense)."""
+    """JSON and NPY as an array, CSV by genfromtxt, NPZ as scipy.sparse saves it (made dense), libsvm with NaN gaps."""
     match content_type.partition(";")[0].strip().lower():
         case "application/json":
             return np.array(json.loads(data))
@@ -87,11 +90,15 @@ def default_input_fn(data: Any, content_type: str) -> Any:
             return read_npy(data)
         case "application/x-npz":
             return next(iter(read_npz(data).values()))
+        case "text/libsvm" | "text/x-libsvm" | "application/x-libsvm":
+            return libsvm.decode(data, {}, (_ROWS,)).arrays[_ROWS.name]
     raise UnsupportedFormatError(content_type)
 
 
 def default_predict_fn(data: Any, model: Any) -> Any:
-    """`model.predict(data)`, or `model(data)` on tensors where the model is PyTorch's."""
+    """`model.predict(data)`; on an array where it is XGBoost's Booster; `model(data)` on tensors where PyTorch's."""
+    if type(model).__module__ == "xgboost.core":
+        return _predict_booster(model, np.atleast_2d(data))
     if callable(getattr(model, "predict", None)):
         return model.predict(data)
     if any(base.__module__.startswith("torch.") for base in type(model).__mro__) and callable(model):
@@ -103,6 +110,12 @@ def default_predict_fn(data: Any, model: Any) -> Any:
         f"The handler has no predict_fn, and its model, a {type(model).__name__}, has no method predict. "
         "Write `def predict_fn(data, model)`."
     )
+
+
+def _predict_booster(booster: Any, rows: Any) -> Any:
+    """Features that the end of every row leaves out, as libsvm may, are missing."""
+    lacking = max(0, booster.num_features() - rows.shape[1])
+    return booster.inplace_predict(np.pad(rows.astype(np.float32), ((0, 0), (0, lacking)), constant_values=np.nan))
 
 
 def default_output_fn(prediction: Any, accept: str) -> bytes | str | tuple[bytes | str, str]:

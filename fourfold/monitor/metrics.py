@@ -57,8 +57,13 @@ class Metrics:
         cold_seconds = CounterMetricFamily(
             "fourfold_cold_start_seconds", "Time that these starts took, by part", labels=(*labels, "part")
         )
+        templates = CounterMetricFamily(
+            "fourfold_cold_starts_without_load", "Those that forked a process with the model loaded", labels=labels
+        )
         billed = CounterMetricFamily(
-            "fourfold_billed_gb_seconds", "Serverless compute: processing time x memory", labels=labels
+            "fourfold_billed_gb_seconds",
+            "Serverless compute since the endpoint was made: time x memory; kind is processing, provisioned or kept",
+            labels=(*labels, "kind"),
         )
         for route in list(self._routes.values()):
             for variant in route.variants:
@@ -80,9 +85,11 @@ class Metrics:
                     memory.add_metric((*key, str(worker.pid)), resident_bytes(worker.pid))
                 if isinstance(fleet, ElasticFleet):
                     cold.add_metric(key, fleet.cold_starts.count)
-                    cold_seconds.add_metric((*key, "fork"), fleet.cold_starts.fork)
-                    cold_seconds.add_metric((*key, "load"), fleet.cold_starts.load)
-                    billed.add_metric(key, fleet.billed_seconds * fleet.elasticity.memory_mb / 1024)
+                    templates.add_metric(key, fleet.cold_starts.from_template)
+                    for part, seconds in fleet.cold_starts.sums.parts().items():
+                        cold_seconds.add_metric((*key, part), seconds)
+                    for kind, used in fleet.used.gb_seconds.items():
+                        billed.add_metric((*key, kind), used)
         refused = CounterMetricFamily(
             "fourfold_refused", "Invocations that reached no variant, by error", labels=("code",)
         )
@@ -92,7 +99,7 @@ class Metrics:
         server.add_metric((), resident_bytes("self"))
         yield from (
             invocations, latency, queue, throttled, batches, batched, workers, restarts, memory,
-            cold, cold_seconds, billed, refused, server,
+            cold, templates, cold_seconds, billed, refused, server,
         )  # fmt: skip
         for collector in self._more:
             yield from collector()

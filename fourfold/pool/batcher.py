@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable, ThrottlingException
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
+from fourfold.pool.stats import ModelTimes
 
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch is closed when its bodies reach this size, so that one frame stays small beside the machine's memory."""
@@ -49,6 +50,7 @@ class Batcher:
         self.rejected = 0
         self.batches = 0
         self.batched_calls = 0
+        self.times = ModelTimes()
         self._waiting: deque[Waiter] = deque()
         self._streams: deque[StreamWaiter] = deque()
         self._loop = asyncio.get_running_loop()
@@ -59,6 +61,10 @@ class Batcher:
     def __len__(self) -> int:
         """Calls that wait for a worker."""
         return len(self._waiting) + len(self._streams)
+
+    def in_flight(self) -> int:
+        """Calls that wait or are being worked on."""
+        return len(self) + sum(worker.calls() for worker in self.workers)
 
     def submit(self, waiter: Waiter) -> None:
         """Queue a call. Raises ThrottlingException where too many wait already."""
@@ -77,6 +83,7 @@ class Batcher:
 
     def add(self, worker: WorkerLink) -> None:
         """A worker is ready to take calls."""
+        worker.times = self.times
         self.workers.append(worker)
         self._dispatch()
 

@@ -1,7 +1,7 @@
 """An elastic fleet: no workers while nobody calls, one a call up to a bound, each for one call at a time.
 
 A call that finds no free worker starts one and waits for it; past `max_concurrency` calls at once it is refused. A
-worker that has been idle for long enough ends, and its memory with it.
+worker that has been idle for long enough, or whose place another endpoint needs, ends, and its memory with it.
 """
 
 from __future__ import annotations
@@ -9,26 +9,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError, PayloadTooLarge, ThrottlingException
 from fourfold.pool.batcher import Batcher, Batching
+from fourfold.pool.coldstarts import REMEMBERED, ColdStart, ColdStarts
 from fourfold.pool.fleet import log_file, read_log
+from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
-from fourfold.pool.processes import resident_bytes
+from fourfold.pool.memory import over
+from fourfold.pool.processes import family_bytes
+from fourfold.pool.room import Room
 from fourfold.records import WorkerSpec
 from fourfold.scaling import serverless_starts, serverless_surplus
+from fourfold.store.usage import Counts, Total
 
 log = logging.getLogger(__name__)
 
 PAYLOAD_BYTES = 4 * 1024 * 1024
 """Largest request and response, as SageMaker's serverless endpoints have it."""
+CALL_SECONDS = 60.0
+"""Longest call, as SageMaker's serverless endpoints have it."""
+LOAD_SECONDS = 180.0
+"""Longest load, as SageMaker's serverless endpoints have it."""
 MOST_BACKOFF = 30.0
 COLD = {"x-fourfold-cold-start": "1"}
 
@@ -50,16 +61,6 @@ class Elasticity:
     idle_seconds: float = 60.0
 
 
-@dataclass
-class ColdStarts:
-    """How starting workers went, in seconds; sums, to be divided by `count`."""
-
-    count: int = 0
-    fork: float = 0.0
-    load: float = 0.0
-    slowest: float = 0.0
-
-
 class ElasticFleet:
     """Workers of one model that come and go with the calls.
 
@@ -68,6 +69,9 @@ class ElasticFleet:
         placer: starts workers.
         batching: queue and time limits; its batch size is not used, a worker has one call at a time.
         elasticity: bounds.
+        room: what it shares with the other elastic fleets of the server.
+        bill: counts what is used. None: it is not counted.
+        used: what its endpoint has used before.
         imports: modules that the format needs, for the zygote.
         load_timeout: seconds that a model may take to load.
         log_folder: each worker logs to `<log_folder>/<instance>.log`. None: to the server's own output.
@@ -80,30 +84,39 @@ class ElasticFleet:
         batching: Batching,
         elasticity: Elasticity,
         *,
+        room: Room,
+        bill: Callable[[Counts], None] | None = None,
+        used: Total | None = None,
         imports: Sequence[str] = (),
-        load_timeout: float = 180.0,
+        load_timeout: float = LOAD_SECONDS,
         log_folder: Path | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec = msgspec.structs.replace(spec, memory_mb=elasticity.memory_mb)
         self.elasticity = elasticity
-        self.batcher = Batcher(replace(batching, max_batch=1, queue_length=elasticity.max_concurrency))
+        timeout = min(batching.timeout, CALL_SECONDS)
+        self.batcher = Batcher(replace(batching, max_batch=1, queue_length=elasticity.max_concurrency, timeout=timeout))
         self.batcher.answered = self._answered
         self.cold_starts = ColdStarts()
-        self.billed_seconds = 0.0
-        self.billed_calls = 0
+        self.warm_seconds: deque[float] = deque(maxlen=REMEMBERED)
+        """How long the newest calls to warm workers took them."""
+        self.used = used or Total()
         self.restarts = 0
         self.failure: FourfoldError | None = None
+        self.signature: Loaded | None = None
         self.changed: Callable[[], None] = lambda: None
         self._placer = placer
+        self._room = room
+        self._bill = bill
         self._imports = tuple(imports)
-        self._load_timeout = load_timeout
+        self._load_timeout = min(load_timeout, LOAD_SECONDS)
         self._log_folder = log_folder
         self._loop = asyncio.get_running_loop()
-        self._at_once = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # starts of a burst would slow one another
         self._starting: set[asyncio.Task[None]] = set()
         self._loading: set[WorkerLink] = set()
         self._watching: set[asyncio.Task[None]] = set()
         self._idle_since: dict[WorkerLink, float] = {}
+        self._first: dict[WorkerLink, tuple[ColdStart, float]] = {}
+        self._kept_since = self._loop.time()
         self._instances = 0
         self._failures = 0
         self._closed_until = 0.0
@@ -119,6 +132,16 @@ class ElasticFleet:
         """Workers that are there even when nobody calls."""
         return self.elasticity.provisioned
 
+    @property
+    def starting(self) -> int:
+        """Workers that are on their way."""
+        return len(self._starting)
+
+    @property
+    def busy(self) -> int:
+        """Workers that have a call."""
+        return sum(bool(worker.outstanding) for worker in self.ready)
+
     def idle_seconds_left(self) -> float | None:
         """Seconds until the last idle worker goes. None: there is none, or it stays."""
         if not self._idle_since or len(self.ready) <= self.elasticity.provisioned:
@@ -128,9 +151,16 @@ class ElasticFleet:
 
     async def start(self, count: int = 0) -> None:
         """Start one worker, so that a model that cannot load fails now. Raises ModelLoadError."""
-        link = await self._start_worker()
+        link, _ = await self._start_worker(lambda: True)
+        assert link is not None
         self._join(link)
-        self._idle_since[link] = self._loop.time()
+        self._keep_provisioned()
+
+    def resize(self, *, max_concurrency: int, provisioned: int) -> None:
+        """Change the bounds; they hold at once. Calls that run above a lower bound finish."""
+        self._bill_kept()
+        self.elasticity = replace(self.elasticity, max_concurrency=max_concurrency, provisioned=provisioned)
+        self.batcher.batching = replace(self.batcher.batching, queue_length=max_concurrency)
         self._keep_provisioned()
 
     def submit(self, waiter: Waiter) -> None:
@@ -158,26 +188,48 @@ class ElasticFleet:
             self._check_memory(worker)
         self._end_idle()
         self._keep_provisioned()
+        if self._loop.time() - self._kept_since >= 1.0:
+            self._bill_kept()
 
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more calls, finish those there are within `grace` seconds, end the workers."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 # Polled, because an event would have to be set on the hot path.
-                while len(self.batcher) or any(worker.outstanding for worker in self.ready):  # noqa: ASYNC110
+                while len(self.batcher) or self.busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         self._stopped = True
+        self._bill_kept()
         tasks = (*self._starting, *self._watching)
         for worker in (*self.ready, *self._loading):
+            self._room.remove(worker)
             worker.kill()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.batcher.workers.clear()
+        self._placer.forget(self.spec)
 
     def last_log(self) -> str:
         """What the newest worker printed; empty where workers do not log to files."""
         return read_log(self._log_folder, self._instances)
+
+    # What the room asks
+
+    def idle_since(self, worker: WorkerLink) -> float | None:
+        """`loop.time()` since when the worker has been idle and may go. None: it is needed."""
+        if worker.outstanding or len(self.ready) <= self.elasticity.provisioned:
+            return None
+        return self._idle_since.get(worker)
+
+    def release(self, worker: WorkerLink) -> None:
+        """End an idle worker in good order."""
+        self.batcher.remove(worker)
+        self._room.remove(worker)
+        worker.stop()
+        self._loop.call_later(1.0, worker.kill)  # if it does not go by itself
+
+    # Starting
 
     def _admit(self, size: int) -> None:
         if size > PAYLOAD_BYTES:
@@ -192,36 +244,55 @@ class ElasticFleet:
                 f"{at_once} calls run at once already, as many as MaxConcurrency allows. Try again, or raise it."
             )
         if self.failure is not None and not self.ready and self._loop.time() < self._closed_until:
-            raise ModelError(f"The model cannot be loaded: {self.failure.message}")
+            raise self._cannot_load(self.failure)
 
     def _start_for_waiting(self) -> None:
+        waiting = len(self.batcher)
+        if not waiting:
+            return
         free = sum(worker.outstanding < worker.capacity for worker in self.ready)
-        self._start(
-            serverless_starts(
-                waiting=len(self.batcher) - free,
-                starting=len(self._starting),
-                workers=len(self.ready),
-                max_concurrency=self.elasticity.max_concurrency,
-            )
+        count = serverless_starts(
+            waiting=waiting - free,
+            starting=len(self._starting),
+            workers=len(self.ready),
+            max_concurrency=self.elasticity.max_concurrency,
         )
+        for _ in range(count):
+            self._spawn(self._start_cold())
 
     def _keep_provisioned(self) -> None:
         if self._loop.time() >= self._closed_until:
-            self._start(self.elasticity.provisioned - len(self.ready) - len(self._starting))
+            for _ in range(self._provisioned_missing()):
+                self._spawn(self._start_provisioned())
 
-    def _start(self, count: int) -> None:
-        for _ in range(count):
-            task = asyncio.create_task(self._start_and_join())
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+    def _provisioned_missing(self) -> int:
+        return self.elasticity.provisioned - len(self.ready) - len(self._starting)
 
-    async def _start_and_join(self) -> None:
+    def _spawn(self, start: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(start)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start_cold(self) -> None:
+        """Start a worker for a call that waits, and tell how long each part took when it has answered."""
         try:
-            link = await self._start_worker()
+            link, parts = await self._start_worker(lambda: bool(len(self.batcher)), template=True)
         except FourfoldError as error:
             self._cannot_start(error)
             return
+        if link is None:
+            return  # the call that wanted it found another worker while this one waited for its turn
         link.first_headers = COLD
+        self._first[link] = parts, time.monotonic()
+        self._join(link)
+
+    async def _start_provisioned(self) -> None:
+        try:
+            link, _ = await self._start_worker(lambda: True)
+        except FourfoldError as error:
+            self._cannot_start(error)
+            return
+        assert link is not None
         self._join(link)
 
     def _cannot_start(self, error: FourfoldError) -> None:
@@ -230,44 +301,49 @@ class ElasticFleet:
         self.failure = error
         self._closed_until = self._loop.time() + min(MOST_BACKOFF, 0.1 * 2**self._failures)
         log.warning("cold start failed", extra={"model": self.spec.model, "reason": error.message})
-        if not self.ready and len(self._starting) <= 1:  # this one is still among them
-            self.batcher.fail_all(ModelError(f"The model cannot be loaded: {error.message}"))
+        if not self.ready:
+            self.batcher.fail_all(self._cannot_load(error))
         self.changed()
 
-    async def _start_worker(self) -> WorkerLink:
-        asked = self._loop.time()
-        async with self._at_once:
-            begun = self._loop.time()
-            link = await self._placer.start(self._next_spec(), imports=self._imports)
-            forked = self._loop.time()
-            self._loading.add(link)
-            try:
-                async with asyncio.timeout(self._load_timeout):
-                    await asyncio.shield(link.loaded)
-            except TimeoutError:
-                link.kill()
-                raise ModelLoadError(
-                    f"Model {self.spec.model!r} did not load within {self._load_timeout:g} s."
-                ) from None
-            except BaseException:
-                link.kill()
-                raise
-            finally:
-                self._loading.discard(link)
-        loaded = self._loop.time()
-        self._count(begun - asked, forked - begun, loaded - forked)
+    def _cannot_load(self, error: FourfoldError) -> FourfoldError:
+        if not isinstance(error, ModelLoadError):
+            return error
+        return ModelError(
+            f"The model cannot be loaded: {error.message}",
+            original_message="\n".join([error.message, *getattr(error, "__notes__", ())]),
+            log_stream=self.spec.log_path,
+        )
+
+    async def _start_worker(
+        self, still_wanted: Callable[[], bool], *, template: bool = False
+    ) -> tuple[WorkerLink | None, ColdStart]:
+        """A worker that has loaded; None where it was not wanted any more when its turn came."""
+        asked = time.monotonic()
+        async with self._room.turn():
+            if not still_wanted():
+                return None, ColdStart()
+            begun = time.monotonic()
+            link = await self._placer.start(self._next_spec(), imports=self._imports, template=template)
+            forked = time.monotonic()
+            await self._loaded(link)
+        parts = ColdStart(begun - asked, forked - begun, time.monotonic() - forked, template=link.from_template)
         link.capacity, link.max_batch, link.reply_limit = 1, 1, PAYLOAD_BYTES
         self.failure, self._failures = None, 0
-        return link
+        return link, parts
 
-    def _count(self, queue: float, fork: float, load: float) -> None:
-        starts = self.cold_starts
-        starts.count += 1
-        starts.fork += fork
-        starts.load += load
-        starts.slowest = max(starts.slowest, queue + fork + load)
-        parts = {"queue_ms": queue * 1e3, "fork_ms": fork * 1e3, "load_ms": load * 1e3}
-        log.info("cold start", extra={"model": self.spec.model} | {k: round(v, 3) for k, v in parts.items()})
+    async def _loaded(self, link: WorkerLink) -> None:
+        self._loading.add(link)
+        try:
+            async with asyncio.timeout(self._load_timeout):
+                await asyncio.shield(link.loaded)
+        except TimeoutError:
+            link.kill()
+            raise ModelLoadError(f"Model {self.spec.model!r} did not load within {self._load_timeout:g} s.") from None
+        except BaseException:
+            link.kill()
+            raise
+        finally:
+            self._loading.discard(link)
 
     def _next_spec(self) -> WorkerSpec:
         if self._log_folder is None:
@@ -277,6 +353,8 @@ class ElasticFleet:
         return msgspec.structs.replace(self.spec, log_path=str(log_file(self._log_folder, self._instances)))
 
     def _join(self, link: WorkerLink) -> None:
+        self.signature = link.loaded.result()
+        self._room.add(link, self)
         self.batcher.add(link)
         if not link.outstanding:
             self._idle_since[link] = self._loop.time()
@@ -288,19 +366,48 @@ class ElasticFleet:
     async def _watch(self, link: WorkerLink) -> None:
         await link.gone.wait()
         self._idle_since.pop(link, None)
+        self._first.pop(link, None)
+        self._room.remove(link)
         if link in self.ready:  # it was not asked to go
             self.restarts += 1
             self.batcher.remove(link)
             self._start_for_waiting()
             self.changed()
 
+    # Answers
+
     def _answered(self, worker: WorkerLink) -> None:
-        worker.first_headers = None
-        self.billed_calls += 1
-        self.billed_seconds += worker.last_seconds
+        if worker.first_headers is None:
+            self.warm_seconds.append(worker.last_seconds)
+        else:
+            self._first_answer(worker)
+        milliseconds = max(1, round(worker.last_seconds * 1000))
+        provisioned = self.elasticity.provisioned and self.busy < self.elasticity.provisioned  # it is not busy any more
+        self._count(Counts(1, 0, milliseconds) if provisioned else Counts(1, milliseconds))
         self._idle_since[worker] = self._loop.time()
         if not self.elasticity.idle_seconds and not len(self.batcher):
             self._loop.call_soon(self._end_idle)  # after the reply has been written
+
+    def _first_answer(self, worker: WorkerLink) -> None:
+        worker.first_headers = None
+        parts, loaded = self._first.pop(worker)
+        parts.first_call = time.monotonic() - loaded
+        self.cold_starts.add(parts)
+        shown = {f"{part}_ms": round(seconds * 1000, 3) for part, seconds in parts.parts().items()}
+        log.info("cold start", extra={"model": self.spec.model, "template": parts.template} | shown)
+
+    def _count(self, counts: Counts) -> None:
+        self.used.add(self.elasticity.memory_mb, counts)
+        if self._bill is not None:
+            self._bill(counts)
+
+    def _bill_kept(self) -> None:
+        """Workers that are kept warm cost time whether or not they are called."""
+        now = self._loop.time()
+        kept = round((now - self._kept_since) * 1000) * self.elasticity.provisioned
+        self._kept_since = now
+        if kept:
+            self._count(Counts(kept_ms=kept))
 
     def _end_idle(self) -> None:
         now = self._loop.time()
@@ -313,19 +420,11 @@ class ElasticFleet:
             provisioned=self.elasticity.provisioned,
         )
         for worker in idle[:surplus]:
-            self.batcher.remove(worker)
-            worker.stop()
-            self._loop.call_later(1.0, worker.kill)  # if it does not go by itself
+            self.release(worker)
 
     def _check_memory(self, worker: WorkerLink) -> None:
-        used = resident_bytes(worker.pid) // (1024 * 1024)
+        used = family_bytes(worker.pid)
         limit = self.elasticity.memory_mb
-        if used > limit:
-            worker.kill(
-                ModelError(
-                    f"The model used {used:,} MB of memory; MemorySizeInMB of the endpoint is {limit:,}. Its worker "
-                    "was ended. Raise MemorySizeInMB (up to 6144), or send less at once.",
-                    original_message="OutOfMemory",
-                    log_stream=worker.spec.log_path,
-                )
-            )
+        if used > limit * 1024 * 1024:
+            message = over(limit, used)
+            worker.kill(ModelError(message, original_message="OutOfMemory", log_stream=worker.spec.log_path))

@@ -12,6 +12,7 @@ import msgspec
 
 from fourfold.errors import FourfoldError, ModelLoadError, ServiceUnavailable
 from fourfold.pool.batcher import Batcher, Batching
+from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
 from fourfold.records import WorkerSpec
@@ -54,6 +55,7 @@ class Fleet:
         self.batcher = Batcher(batching)
         self.restarts = 0
         self.failure: FourfoldError | None = None
+        self.signature: Loaded | None = None
         """Why the newest start failed; None when it went well."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker became ready or was lost."""
@@ -199,6 +201,7 @@ class Fleet:
         await asyncio.sleep(seconds)
 
     def _join(self, link: WorkerLink) -> None:
+        self.signature = link.loaded.result()
         self.batcher.add(link)
         self.changed()
 

@@ -26,6 +26,8 @@ from fourfold.pool.frames import (
     TaskDone,
     encode,
 )
+from fourfold.pool.memory import OUT_OF_MEMORY
+from fourfold.pool.stats import ModelTimes
 from fourfold.records import Call, Reply, WorkerSpec
 
 
@@ -74,7 +76,9 @@ class WorkerLink(asyncio.Protocol):
         loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
         gone: an event, set when the worker can answer no more.
         last_seconds: how long the newest answered batch took, from sending to reply.
+        times: where such times are counted; the batcher sets its own.
         first_headers: headers that the replies of the first batch get, to tell that they waited for a start.
+        from_template: was it forked from a process that had loaded the model?
         reply_limit: largest body of a reply in bytes; a larger one becomes an error.
         outstanding: Invokes, Streams and Tasks it has not finished.
         capacity: how many of these it takes at once.
@@ -87,7 +91,9 @@ class WorkerLink(asyncio.Protocol):
         self.end: Callable[[], None] = lambda: None
         self.outstanding = 0
         self.last_seconds = 0.0
+        self.times = ModelTimes()
         self.first_headers: dict[str, str] | None = None
+        self.from_template = False
         self.reply_limit: int | None = None
         self.capacity = 1
         self.max_batch = 1
@@ -143,6 +149,10 @@ class WorkerLink(asyncio.Protocol):
         self._doom = self._doom or reason
         self.end()
 
+    def calls(self) -> int:
+        """Calls that it works on."""
+        return sum(len(batch.waiters) for batch in self._batches.values()) + len(self._streams)
+
     def busy_since(self) -> float | None:
         """`loop.time()` when its oldest unfinished batch was sent. None: it has none."""
         return next(iter(self._batches.values())).since if self._batches else None
@@ -188,6 +198,8 @@ class WorkerLink(asyncio.Protocol):
 
     def _marked(self, reply: Reply, limit: int) -> Reply:
         """A reply as a worker with limits gives it."""
+        if reply.status == OUT_OF_MEMORY:
+            self.capacity = 0  # it ends: it gets no further call
         if len(reply.body) > limit:
             text = f"The model's answer has {len(reply.body):,} bytes; a serverless endpoint answers {limit:,} at most."
             reply = Reply(reply.id, text.encode(), "text/plain", 413)
@@ -201,6 +213,7 @@ class WorkerLink(asyncio.Protocol):
                 batch = self._batches.pop(id)
                 self.outstanding -= 1
                 self.last_seconds = self._loop.time() - batch.since
+                self.times.record(self.last_seconds, len(replies))
                 if self.reply_limit is not None:
                     replies = [self._marked(reply, self.reply_limit) for reply in replies]
                 batch.done(self)  # first, so that the worker has its next batch before these replies are written
@@ -212,6 +225,7 @@ class WorkerLink(asyncio.Protocol):
                 stream, done, since = self._streams.pop(id)
                 self.outstanding -= 1
                 self.last_seconds = self._loop.time() - since
+                self.times.record(self.last_seconds, 1)
                 stream.end(Reply(id, error.encode(), "text/plain", status, detail=detail) if error else None)
                 done(self)
             case Progress(id, payload):

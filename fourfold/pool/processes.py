@@ -1,8 +1,9 @@
-"""What the kernel tells about a process."""
+"""What the kernel tells about processes and memory."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -14,3 +15,60 @@ def resident_bytes(pid: int | str) -> int:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def total_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * _PAGE
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """CPU seconds that a process and its descendants have used, and their resident bytes. Zeros where it has ended."""
+    seconds, size = 0.0, 0
+    for one in _family(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        seconds += sum(map(int, fields[11:15])) / _TICKS  # its own and those of children that have ended
+        size += resident_bytes(one)
+    return seconds, size
+
+
+def family_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants in bytes, shared pages counted in each."""
+    return sum(map(resident_bytes, _family(pid)))
+
+
+def private_bytes(pid: int | str = "self") -> int:
+    """Memory that a process shares with no other, in bytes; 0 where it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+)", text, re.MULTILINE)) * 1024
+
+
+def threads() -> int:
+    """Threads of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def available_bytes() -> int:
+    """Memory of the machine that can be had without swapping."""
+    match = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else total_bytes()
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):
+                found += map(int, Path(f"/proc/{parent}/task/{task}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

@@ -24,6 +24,7 @@ from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor
 from fourfold.formats.warmup import warm_up
+from fourfold.pool import memory
 from fourfold.pool.frames import (
     Cancel,
     Chunk,
@@ -86,50 +87,77 @@ class Connection:
         return bool(data)
 
 
-def run(sock: socket.socket) -> None:
-    """Load the model that the first frame names, then answer until the socket ends."""
+def run(sock: socket.socket, model: Model | None = None) -> None:
+    """Load the model that the first frame names, then answer until the socket ends.
+
+    Args:
+        sock: to the gateway.
+        model: the model, where this process was forked from one that had loaded it.
+    """
     connection = Connection(sock)
     first = next(iter(connection), None)
     if not isinstance(first, Load):
         return
-    runner = asyncio.Runner()  # makes its event loop when it is first used
-    try:
-        model = _load(first.spec)
-        warm_up(model, first.spec.environment, runner.run)
-    except ModelLoadError as error:
-        _tell(traceback.format_exc())
-        connection.send(LoadFailed(error.message, traceback.format_exc()))
-        raise SystemExit(1) from None
-    except BaseException as error:  # the model's own code may raise anything, SystemExit included
-        _tell(traceback.format_exc())
-        connection.send(LoadFailed(f"{type(error).__name__}: {error}", traceback.format_exc()))
-        raise SystemExit(1) from None
-    concurrency = model.concurrency if isinstance(model, AsyncModel) else 1
-    connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
-    try:
-        if isinstance(model, AsyncModel):
-            runner.run(_AsyncWorker(sock, model).serve())
+    memory_mb = first.spec.memory_mb
+    with asyncio.Runner() as runner:  # makes its event loop when it is first used
+        if model is None:
+            model = _load_or_tell(connection, first.spec, runner)
         else:
-            _serve(connection, model)
-    finally:
-        runner.close()
-        model.close()
+            _reseed()
+        concurrency = model.concurrency if isinstance(model, AsyncModel) else 1
+        connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
+        try:
+            if isinstance(model, AsyncModel):
+                runner.run(_AsyncWorker(sock, model, memory_mb).serve())
+            else:
+                _serve(connection, model, memory_mb)
+        finally:
+            model.close()
 
 
-def _load(spec: WorkerSpec) -> Model:
+def load(spec: WorkerSpec, runner: asyncio.Runner | None = None) -> Model:
+    """Load and warm up the model, within its memory. Raises ModelLoadError, or whatever the model's code raises."""
+    if spec.memory_mb is not None:
+        memory.confine(spec.memory_mb)
     os.environ.update(spec.environment)
-    return registry.get(spec.format).load(Artifact(Path(spec.path), spec.environment, spec.threads))
+    model = registry.get(spec.format).load(Artifact(Path(spec.path), spec.environment, spec.threads))
+    warm_up(model, spec.environment, asyncio.run if runner is None else runner.run)
+    return model
+
+
+def _load_or_tell(connection: Connection, spec: WorkerSpec, runner: asyncio.Runner) -> Model:
+    """Load the model; where that fails, tell the gateway why and end the process."""
+    try:
+        return load(spec, runner)
+    except BaseException as error:  # the model's own code may raise anything, SystemExit included
+        detail = traceback.format_exc()
+        reason = error.message if isinstance(error, ModelLoadError) else f"{type(error).__name__}: {error}"
+        if spec.memory_mb is not None and memory.is_exhaustion(detail):
+            reason = memory.refused(spec.memory_mb)
+        _tell(detail)
+        connection.send(LoadFailed(reason, detail))
+        raise SystemExit(1) from None
+
+
+def _reseed() -> None:
+    """Workers of one template must not draw the same random numbers; Python's own generator sees to itself."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[str, str, list[int | None]]]:
     return [(tensor.name, tensor.dtype, list(tensor.shape)) for tensor in tensors]
 
 
-def _serve(connection: Connection, model: Model) -> None:
+def _serve(connection: Connection, model: Model, memory_mb: int | None) -> None:
     for message in connection:
         match message:
             case Invoke(batch, calls):
-                connection.send(Replies(batch, _invoke(model, calls)))
+                replies = [memory.checked(reply, memory_mb) for reply in _invoke(model, calls)]
+                connection.send(Replies(batch, replies))
+                if any(reply.status == memory.OUT_OF_MEMORY for reply in replies):
+                    return
             case Stream(call):
                 _stream(connection, model, call)
             case Task():
@@ -194,9 +222,10 @@ def _tell(text: str) -> None:
 class _AsyncWorker:
     """Answers the calls of an AsyncModel, each in a task of its own."""
 
-    def __init__(self, sock: socket.socket, model: AsyncModel) -> None:
+    def __init__(self, sock: socket.socket, model: AsyncModel, memory_mb: int | None) -> None:
         self._socket = sock
         self._model = model
+        self._memory_mb = memory_mb
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer: asyncio.StreamWriter
@@ -213,8 +242,8 @@ class _AsyncWorker:
                         self._streams[call.id] = self._start(self._stream(call))
                     case Cancel(id) if id in self._streams:
                         self._streams[id].cancel()
-                    case Task():
-                        self._start(self._run_task(message))
+                    case Task(id):
+                        self._write(TaskDone(id, b"", "an asynchronous handler answers calls only, not tasks"))
                     case Stop():
                         await asyncio.gather(*self._tasks, return_exceptions=True)
                         await self._writer.drain()
@@ -234,23 +263,10 @@ class _AsyncWorker:
 
     async def _answer(self, call: Call) -> Reply:
         try:
-            return await self._model.ainvoke(call)
+            return memory.checked(await self._model.ainvoke(call), self._memory_mb)
         except Exception as error:
             _tell(traceback.format_exc())
-            return _failure(call, error)
-
-    async def _run_task(self, task: Task) -> None:
-        """Like the blocking worker's, but what is run is a coroutine function: `module:run` has `arun` beside it."""
-        module, _, attribute = task.function.partition(":")
-        try:
-            function = getattr(importlib.import_module(module), f"a{attribute}", None)
-            if function is None:
-                raise TypeError(f"{task.function} has no form for models that answer several calls at once")
-            payload = await function(self._model, task.payload, lambda part: self._write(Progress(task.id, part)))
-            self._write(TaskDone(task.id, payload))
-        except Exception as error:
-            _tell(traceback.format_exc())
-            self._write(TaskDone(task.id, b"", f"{type(error).__name__}: {error}", traceback.format_exc()))
+            return memory.checked(_failure(call, error), self._memory_mb)
 
     async def _stream(self, call: Call) -> None:
         end = End(call.id)

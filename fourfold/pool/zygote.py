@@ -9,11 +9,15 @@ the gateway, one message a packet:
 
 It loads no model and starts no thread, so that a fork copies nothing but clean memory. When the gateway is gone, its
 socket ends and the kernel's parent-death signal comes: the zygote ends, and with it, by the same signal, every worker.
+
+A Fork with a spec makes a template: a fork that loads the model and then is a zygote itself, on a seqpacket socket of
+its own; its workers need not load. A model that is not `forkable`, or that started a thread, makes none.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import importlib
 import os
@@ -21,9 +25,11 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
+
+from fourfold.records import WorkerSpec
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,12 +41,16 @@ class Fork(msgspec.Struct, tag="fork", array_like=True):
     id: int
     log_path: str = ""
     nice: int = 0
+    template: WorkerSpec | None = None
+    """The model that a template shall load. None: the fork is a worker."""
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True):
     """The imports are done. `missing` names modules that could not be imported, each with the reason."""
 
     missing: dict[str, str]
+    private_bytes: int = 0
+    """What a template has in memory of its own."""
 
 
 class Forked(msgspec.Struct, tag="forked", array_like=True):
@@ -75,10 +85,18 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the gateway decides
     gateway = socket.socket(fileno=int(descriptor))
     missing = _import(modules)
+    from fourfold.formats import registry
+    from fourfold.pool import worker
+
+    registry.formats()  # looks through the installed packages, which takes 5 ms
+    _freeze()
+    gateway.send(_encode(Ready(missing)))
+    _serve(gateway, worker.run)
+
+
+def _freeze() -> None:
     gc.collect()
     gc.freeze()  # what is here now is never collected, so a worker's collector does not touch (and copy) its pages
-    gateway.send(_encode(Ready(missing)))
-    _serve(gateway)
 
 
 def _import(modules: Sequence[str]) -> dict[str, str]:
@@ -91,7 +109,8 @@ def _import(modules: Sequence[str]) -> dict[str, str]:
     return missing
 
 
-def _serve(gateway: socket.socket) -> None:
+def _serve(gateway: socket.socket, run: Callable[[socket.socket], None]) -> None:
+    """Fork until the gateway's socket ends; each worker is a call of `run` with its socket."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the wake-up pipe is written to
@@ -105,39 +124,49 @@ def _serve(gateway: socket.socket) -> None:
             packet, descriptors, _, _ = socket.recv_fds(gateway, PACKET, 1)
             if not packet:
                 return
-            _fork(gateway, _decode_fork(packet), descriptors[0], inherited)
+            _fork(gateway, _decode_fork(packet), descriptors[0], inherited, run)
 
 
-def _fork(gateway: socket.socket, request: Fork, worker_socket: int, inherited: tuple[int, ...]) -> None:
+def _fork(
+    gateway: socket.socket,
+    request: Fork,
+    descriptor: int,
+    inherited: tuple[int, ...],
+    run: Callable[[socket.socket], None],
+) -> None:
     parent = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
-        os.close(worker_socket)
+        os.close(descriptor)
         gateway.send(_encode(Forked(request.id, 0, f"cannot fork a worker: {error.strerror}")))
         return
     if pid == 0:
-        _become_worker(request, worker_socket, inherited, parent)
-    os.close(worker_socket)
+        _become(request, descriptor, inherited, parent, run)
+    os.close(descriptor)
     gateway.send(_encode(Forked(request.id, pid)))
 
 
-def _become_worker(request: Fork, worker_socket: int, inherited: tuple[int, ...], parent: int) -> None:
+def _become(
+    request: Fork, descriptor: int, inherited: tuple[int, ...], parent: int, run: Callable[[socket.socket], None]
+) -> None:
     """What the child of a fork does; never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with_parent(parent)
-        for descriptor in inherited:
-            os.close(descriptor)
+        for inherited_descriptor in inherited:
+            os.close(inherited_descriptor)
         if request.nice:
             os.nice(request.nice)
         if request.log_path:
             _log_to(request.log_path)
-        from fourfold.pool import worker  # imported before the first fork, by `main`'s module list
-
-        worker.run(socket.socket(fileno=worker_socket))
+        with socket.socket(fileno=descriptor) as own:
+            if request.template is None:
+                run(own)
+            else:
+                _be_template(own, request.template)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -147,6 +176,22 @@ def _become_worker(request: Fork, worker_socket: int, inherited: tuple[int, ...]
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # no atexit handlers of the zygote's imports
+
+
+def _be_template(gateway: socket.socket, spec: WorkerSpec) -> None:
+    from fourfold.pool import worker
+    from fourfold.pool.processes import private_bytes, threads
+
+    model = worker.load(spec)
+    if not model.forkable:
+        gateway.send(_encode(Ready({spec.model: "its format does not allow that it is forked when loaded"})))
+        return
+    if threads() > 1:
+        gateway.send(_encode(Ready({spec.model: "it started threads when it was loaded"})))
+        return
+    _freeze()
+    gateway.send(_encode(Ready({}, private_bytes())))
+    _serve(gateway, functools.partial(worker.run, model=model))
 
 
 def _log_to(path: str) -> None:

@@ -1,8 +1,8 @@
 """Objects by `s3://bucket/key` URL, as the server itself reaches them.
 
-On one machine buckets are folders and objects plain files, `<buckets>/<bucket>/<key>`; names starting with `.nanio` are
-the S3 door's own. All methods block: call them from a worker or a thread. A writer's object appears whole, by rename,
-when it is committed, and not before.
+On one machine buckets are folders and objects plain files, `<buckets>/<bucket>/<key>`; the folder `.fourfold` of a
+bucket is the server's own (`buckets`). All methods block: call them from a worker or a thread. A writer's object
+appears whole, by rename, when it is committed, and not before.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from fourfold.errors import ValidationException
 
-HIDDEN = ".nanio"
-TEMPORARY = ".nanio-tmp"
+HIDDEN = ".fourfold"
+TEMPORARY = f"{HIDDEN}/new"
 """Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
+
+DESCRIPTIONS = ".nanio-meta"
+"""Folder in a bucket with what the S3 door knows of objects that came through it: size, ETag, headers."""
 
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
@@ -91,7 +94,7 @@ class Objects:
         parts = location.key.split("/")
         if "\0" in location.key or any(part in (".", "..") for part in (*parts, location.bucket)):
             raise ValidationException(f"{location} is no name for an object.")
-        if not location.bucket or "/" in location.bucket or parts[0].startswith(HIDDEN):
+        if not location.bucket or "/" in location.bucket or parts[0] == HIDDEN:
             raise ValidationException(f"{location} is no name for an object.")
         return self._buckets / location.bucket / location.key
 
@@ -117,15 +120,10 @@ class Objects:
 
     def list(self, prefix: Location) -> Iterator[ObjectInfo]:
         """Objects whose key starts so, by key in byte order, as S3 lists them."""
-        bucket = self._buckets / prefix.bucket
-        stem = prefix.key.rpartition("/")[0]
-        start = self.path(Location(prefix.bucket, stem)) if stem else bucket
-        for path in _walk(start):
-            key = path.relative_to(bucket).as_posix()
-            if key.startswith(prefix.key):
-                with suppress(FileNotFoundError):  # deleted while we list
-                    stat = path.stat()
-                    yield ObjectInfo(Location(prefix.bucket, key), stat.st_size, stat.st_mtime)
+        self.path(prefix)
+        for key, stat in walk(self._buckets / prefix.bucket, "", prefix.key, ""):
+            if stat is not None:
+                yield ObjectInfo(Location(prefix.bucket, key), stat.st_size, stat.st_mtime)
 
     def put(self, location: Location, body: bytes) -> None:
         """Write an object. It is on disk when this returns."""
@@ -139,23 +137,19 @@ class Objects:
             ValidationException: there is no such bucket.
         """
         path = self.path(location)
-        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path)
-
-    def folder(self, bucket: str) -> Path:
-        """The folder that is a bucket. Raises ValidationException where there is none."""
-        folder = self._buckets / bucket
-        if "/" in bucket or bucket in ("", ".", "..") or not folder.is_dir():
-            raise ValidationException(f"There is no bucket {bucket}: create it first.")
-        return folder
-
-    def make_bucket(self, bucket: str) -> None:
-        """Make a bucket where there is none. Raises ValidationException for what is no name of one."""
-        self.path(Location(bucket, ""))
-        (self._buckets / bucket).mkdir(parents=True, exist_ok=True)
+        bucket = self._buckets / location.bucket
+        if not bucket.is_dir():
+            raise ValidationException(f"There is no bucket {location.bucket}: create it first.")
+        return ObjectWriter(bucket / TEMPORARY, path, self._description(location))
 
     def delete(self, location: Location) -> None:
         """Remove an object; nothing happens where there is none."""
         self.path(location).unlink(missing_ok=True)
+        self._description(location).unlink(missing_ok=True)
+
+    def _description(self, location: Location) -> Path:
+        """What the S3 door knows of an object; without it, it looks at the file."""
+        return self._buckets / location.bucket / DESCRIPTIONS / f"{location.key}.json"
 
     def sweep(self) -> None:
         """At start: remove what writers left that never committed."""
@@ -166,14 +160,15 @@ class Objects:
 class ObjectWriter:
     """A context manager around the temporary file of an object."""
 
-    def __init__(self, temporary: Path, path: Path) -> None:
+    def __init__(self, temporary: Path, path: Path, description: Path) -> None:
         self._folder = temporary
         self._temporary = temporary / secrets.token_hex(16)
         self._path = path
+        self._description = description
         self._file: BinaryIO
 
     def __enter__(self) -> BinaryIO:
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._temporary.open("wb")
         return self._file
 
@@ -188,6 +183,7 @@ class ObjectWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._description.unlink(missing_ok=True)  # first: a crash must not leave one of another object
         self._temporary.replace(self._path)
         sync_folder(self._path.parent)
 
@@ -201,17 +197,39 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in the byte order of their keys: `a-b` comes before `a/b`, hence the slash when sorting."""
+def walk(
+    folder: Path, stem: str, prefix: str, after: str, *, shallow: bool = False
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Keys with the prefix and after `after`, in byte order: `a-b` comes before `a/b`, hence the slash when sorting.
+
+    Args:
+        folder: where to look.
+        stem: its key, with a slash at its end.
+        shallow: tell a folder below the prefix by its first key alone, without a stat.
+    """
     try:
-        entries = list(os.scandir(folder))
+        found = [(entry, entry.is_dir()) for entry in os.scandir(folder)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    entries.sort(key=lambda entry: os.fsencode(entry.name) + (b"/" if entry.is_dir() else b""))
-    for entry in entries:
-        if entry.name.startswith(HIDDEN):
+    found.sort(key=lambda one: os.fsencode(one[0].name) + (b"/" if one[1] else b""))
+    for entry, is_folder in found:
+        key = stem + entry.name
+        if not stem and entry.name == HIDDEN:
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path))
-        elif entry.is_file():
-            yield Path(entry.path)
+        if not is_folder:
+            if key.startswith(prefix) and os.fsencode(key) > os.fsencode(after) and entry.is_file():
+                with suppress(FileNotFoundError):  # deleted while we list
+                    yield key, entry.stat()
+            continue
+        below = f"{key}/"
+        if not (below.startswith(prefix) or prefix.startswith(below)):
+            continue
+        if os.fsencode(after) > os.fsencode(below) and not after.startswith(below):
+            continue  # all that is in there comes before
+        inside = walk(Path(entry.path), below, prefix, after, shallow=shallow)
+        if shallow and len(below) > len(prefix) and below.startswith(prefix):
+            first = next(inside, None)
+            if first is not None:
+                yield first[0], None
+        else:
+            yield from inside

@@ -211,6 +211,12 @@ def get_object(db: Connection, job: str, number: int) -> Any:
     return db.execute(sa.select(objects).where(objects.c.job == job, objects.c.number == number)).one()
 
 
+def finished(db: Connection, job: str) -> list[Any]:
+    """Rows (`url`, `output`) of the objects that are done, in order."""
+    query = sa.select(objects.c.url, objects.c.output).where(objects.c.job == job, objects.c.state == "done")
+    return list(db.execute(query.order_by(objects.c.number)).all())
+
+
 def failures(db: Connection, job: str, limit: int = 100) -> list[Any]:
     """Rows of the objects that failed, in order, at most `limit`."""
     query = sa.select(objects).where(objects.c.job == job, objects.c.state == "failed").order_by(objects.c.number)

@@ -68,7 +68,7 @@ def sums(count: int) -> bytes:
 
 
 async def test_a_big_object_is_cut_and_put_together(site):
-    count = 300_000
+    count = 150_000
     site.put("in/big.csv", numbers(count))
     async with site.running():
         job = await site.run()
@@ -81,7 +81,7 @@ async def test_a_big_object_is_cut_and_put_together(site):
 
 
 async def test_a_job_goes_on_after_a_crash_and_writes_the_same(site):
-    count = 400_000
+    count = 200_000
     site.put("in/big.csv", numbers(count))
     site.put("in/small.csv", b"1,2,3\n")
     async with site.running():
@@ -95,7 +95,7 @@ async def test_a_job_goes_on_after_a_crash_and_writes_the_same(site):
 
 
 async def test_stop_is_prompt_and_resume_goes_on(site):
-    count = 400_000
+    count = 200_000
     site.put("in/big.csv", numbers(count))
     async with site.running():
         await site.start()

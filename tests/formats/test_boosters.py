@@ -67,6 +67,31 @@ def test_xgboost_takes_missing_values(tmp_path: Path, booster: Any) -> None:
     assert 0 < answers(tmp_path, "[[null, 1, null, 2]]")[0] < 1
 
 
+@pytest.mark.parametrize("label", ["", "1 "])
+def test_xgboost_takes_libsvm_and_answers_in_csv(tmp_path: Path, booster: Any, label: str) -> None:
+    booster.save_model(tmp_path / "model.ubj")
+    model = models.load(tmp_path)
+    reply = model.invoke([models.call(f"{label}1:1 3:2\n{label}0:0.5", "text/libsvm")])[0]
+    assert reply.content_type == "text/csv"
+    found = [float(line) for line in reply.body.split()]
+    assert found == pytest.approx(answers(tmp_path, "[[null, 1, null, 2], [0.5, null, null, null]]"))
+    for wrong in ("0:1 4:1", "0:1 b", "0:1 -1:2"):
+        assert model.invoke([models.call(wrong, "text/libsvm")])[0].status == 400
+
+
+def test_a_handler_with_model_fn_alone_serves_a_booster(tmp_path: Path, booster: Any) -> None:
+    booster.save_model(tmp_path / "model.json")
+    (tmp_path / "code").mkdir()
+    code = "import xgboost\ndef model_fn(folder):\n    return xgboost.Booster(model_file=folder + '/model.json')\n"
+    (tmp_path / "code" / "inference.py").write_text(code)
+    handler = models.load(tmp_path)
+    bodies = [("1,2,3,4", "text/csv"), ("[[1, 2, 3, 4]]", "application/json"), ("0:1 1:2 2:3 3:4", "text/libsvm")]
+    calls = [models.call(body, kind, "text/csv") for body, kind in bodies]
+    replies = [handler.invoke([one])[0] for one in calls]
+    assert len({reply.body for reply in replies}) == 1, replies
+    assert handler.invoke([models.call("1:2", "text/libsvm", "text/csv")])[0].status == 200
+
+
 def test_lightgbm(tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     target = np.digitize(X[:, 0], [-0.5, 0.5])

@@ -19,6 +19,7 @@ from fourfold.control.schedules import (
     decide,
     filled,
     iso,
+    next_run,
     operation_of,
 )
 from fourfold.errors import FourfoldError, ServiceUnavailable, ValidationException
@@ -49,13 +50,12 @@ class Office:
         self.clock = ManualClock(START)
         self.calls = []
         self.errors: list[FourfoldError] = []
-        self.dead = []
         self.schedules: Schedules
 
     @asynccontextmanager
     async def open(self):
         """The loop at work; leaving ends it as a crash would."""
-        self.schedules = Schedules(self.store, Partition(), self.clock, self.call, self.bury)
+        self.schedules = Schedules(self.store, Partition(), self.clock, self.call)
         loop = asyncio.create_task(self.schedules.run())
         try:
             await self.settle()
@@ -69,9 +69,6 @@ class Office:
         if self.errors:
             raise self.errors.pop(0)
         return {}
-
-    async def bury(self, queue, body, attributes):
-        self.dead.append((queue, body, attributes))
 
     async def settle(self):
         """Let the loop write what it has to: the store has a thread of its own."""
@@ -144,8 +141,11 @@ async def test_a_run_that_was_missed_is_run_once_at_start(office):
     await office.clock.advance(3 * DAY + 5 * HOUR)
     async with office.open():
         await office.pass_(60)
+        document = (await office.schedules.get(None, "nightly")).document
     assert len(office.calls) == 1
     assert office.calls[0][3]["TransformJobName"] == "night-2026-01-04T02-00-00Z"
+    assert document["missed"] == 3
+    assert iso(next_run(document) or 0) == "2026-01-05T02:00:00Z"
 
 
 async def test_a_missed_run_whose_window_is_over_is_not_run(office):
@@ -173,10 +173,10 @@ async def test_what_may_help_is_tried_again(office):
     async with office.open() as schedules:
         await schedules.create({**DAILY, "ScheduleExpression": "at(2026-01-01T00:10:00)"})
         await office.pass_(700, step=1)
-        last = (await schedules.get(None, "nightly")).document["last"]
+        document = (await schedules.get(None, "nightly")).document
     assert len(office.calls) == 3
-    assert last["attempt"] == 3
-    assert office.dead == []
+    assert document["last"]["attempt"] == 3
+    assert document["dead"] == []
 
 
 async def test_what_cannot_succeed_goes_to_the_dead_letter_queue_at_once(office):
@@ -185,9 +185,11 @@ async def test_what_cannot_succeed_goes_to_the_dead_letter_queue_at_once(office)
     async with office.open() as schedules:
         arn = await schedules.create({**DAILY, "Target": {**TARGET, "DeadLetterConfig": {"Arn": queue}}})
         await office.pass_(3 * HOUR)
+        document = (await schedules.get(None, "nightly")).document
     assert len(office.calls) == 1
-    [(to, body, attributes)] = office.dead
-    assert (to, body) == (queue, TARGET["Input"])
+    [letter] = document["dead"]
+    assert (letter["queue"], letter["body"]) == (queue, TARGET["Input"])
+    attributes = letter["attributes"]
     assert attributes["ERROR_MESSAGE"] == "no such model"
     assert attributes["SCHEDULE_ARN"] == arn
     assert attributes["SCHEDULED_TIME"] == "2026-01-01T02:00:00Z"
@@ -200,8 +202,9 @@ async def test_attempts_end_with_the_retry_policy(office):
     async with office.open() as schedules:
         await schedules.create({**DAILY, "ScheduleExpression": "at(2026-01-01T00:01:00)", "Target": target})
         await office.pass_(120, step=1)
+        document = (await schedules.get(None, "nightly")).document
     assert len(office.calls) == 3
-    assert office.dead[0][2]["EXHAUSTED_RETRY_CONDITION"] == "MaximumRetryAttempts"
+    assert document["dead"][0]["attributes"]["EXHAUSTED_RETRY_CONDITION"] == "MaximumRetryAttempts"
 
 
 async def test_a_run_survives_a_crash_between_two_attempts(office):

@@ -38,10 +38,22 @@ NEGATED: dict[Meaning, tuple[Meaning, int] | None] = {
 NEGATION_REACH = 6
 """Words that a negation reaches ahead, within its clause."""
 
+REACH = 120
+"""Characters before a cue that are looked at, within its sentence."""
+
 _NEGATOR = re.compile(
-    r"(?<!\w)(?:no|not|nothing|never|without|neither|nor|n't|don't|doesn't|isn't|aren't|won't|can't|cannot|needn't|nobody|"
+    r"(?<!\w)(?:no|not|nothing|never|without|neither|nor|n't|dont|doesnt|cant|wont|don't|doesn't|isn't|aren't|won't|can't|cannot|needn't|nobody|"
     r"no longer|instead of|rather than|avoid\w*|unnecessary|hardly|not need\w*|free of)(?!\w)"
 )
+_PLAYED_DOWN = re.compile(
+    r" (?:requirements? |needs? )?(?:(?:is|are|was|does|do|would be)(?: not|n't)|not|never|is no|are no) (?:\w+ ){0,2}?"
+    r"(?:critical|important|essential|crucial|needed|required|necessary|matter|issue|concern|priority|relevant|urgent|"
+    r"count|factor)(?!\w)"
+    r"| (?:is|are) (?:of (?:no|little|minor) \w+|unimportant|irrelevant|unnecessary|secondary|optional|negotiable)"
+)
+"""What takes back a demand that stands before it: "latency is not critical"."""
+_COMPLAINT = re.compile(r"(?<!\w)(?:complain\w*|criticis\w+|dissatisf\w+|unhappy|annoyed)(?!\w)")
+"""After these words what is missing is what is wanted: "users complain that answers do not come at once"."""
 _CLAUSE_END = re.compile(
     r"[,;:()]|(?<!\w)(?:but|and|although|though|because|so|while|which|that|yet|however|if|when|as)(?!\w)"
 )
@@ -86,12 +98,14 @@ def cues(text: str) -> list[Hit]:
 def _under_negation(text: str, hit: Hit) -> Hit | None:
     if hit.meaning not in NEGATED:
         return hit
-    before = text[max(0, hit.start - 60) : hit.start]
+    if hit.meaning in ("waits", "strict") and _PLAYED_DOWN.match(text, hit.end):
+        return Hit("nobody_waits", 2, hit.start, hit.end)
+    before = text[max(0, hit.start - REACH) : hit.start]
     for stop in ".!?;\n":
         before = before.rpartition(stop)[2]
     clause = list(_CLAUSE_END.finditer(before))
     scope = before[clause[-1].end() :] if clause else before
-    negators = list(_NEGATOR.finditer(scope))
+    negators = [] if _COMPLAINT.search(before) else list(_NEGATOR.finditer(scope))
     if not negators or len(scope[negators[-1].end() :].split()) > NEGATION_REACH:
         return hit
     other = NEGATED[hit.meaning]

@@ -21,6 +21,8 @@ SCALES = {
     "dozen": 12, "dozens": 24, "hundred": 100, "hundreds": 300, "thousand": 1e3, "thousands": 3e3, "million": 1e6,
     "millions": 3e6, "billion": 1e9, "billions": 3e9, "k": 1e3, "mio": 1e6, "bn": 1e9,
 }  # fmt: skip
+SHORT_SCALES = {"m": 1e6, "b": 1e9}
+"""Scales only where they touch the digits and a plural follows: "5m rows"."""
 VAGUE = {"a": 1, "an": 1, "couple": 2, "few": 3, "several": 4, "handful": 5, "half": 0.5, "quarter": 0.25, "tenth": 0.1}
 """What the vague words are taken for; "several" is four."""
 
@@ -31,11 +33,12 @@ def _any(words: Mapping[str, float]) -> str:
 
 _DIGITS = r"\d{1,3}(?:[,\u202f]\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?"
 _SCALE = rf"(?:{_any(SCALES)})"
+_SHORT = r"[mb](?= [a-z-]+s(?!\w))"
 _WORD = (
     rf"(?:half an?|quarter of an?|(?:an? )?(?:couple|handful|tenth)(?: of(?: an?)?)?|(?:an? )?few|several|single|"
     rf"(?:{_any(TENS)})(?:[ -](?:{_any(ONES)}))?|{_any(ONES)}|an?)"
 )
-_NUMBER = rf"(?:(?:{_DIGITS})(?:[ -]?{_SCALE}(?!\w))?|{_WORD}(?:[ -]{_SCALE})*|{_SCALE})(?: of)?"
+_NUMBER = rf"(?:(?:{_DIGITS})(?:[ -]?{_SCALE}(?!\w)|{_SHORT})?|{_WORD}(?:[ -]{_SCALE})*|{_SCALE})(?: of)?"
 NUMBER = rf"(?<![\w.,])(?:{_NUMBER})(?![\w])"
 """Pattern of one number in lower-case text, without a group of its own."""
 
@@ -62,6 +65,8 @@ def value_of(words: str) -> float:
             current = (1.0 if current is None else current) * SCALES[token]
             if SCALES[token] >= 1000:
                 total, current = total + current, None
+        elif token in SHORT_SCALES and current is not None:
+            total, current = total + current * SHORT_SCALES[token], None
         elif token in TENS or token in ONES:
             current = (current or 0.0) + (TENS.get(token) or ONES.get(token) or 0)
         elif token in VAGUE and (current is None or current == 1):

@@ -20,7 +20,8 @@ MODE_NAMES = {
     "real-time": r"real[ -]?time (?:inference|endpoints?|hosting|hosted|predictions?|deployment|option|mode)"
     r"|real[ -]?time(?=,? (?:or|and|vs\.?|versus) )|(?<=[:,(] )real[ -]?time(?=,)|hosted endpoints?",
     "asynchronous": r"async(?:hronous)?(?: inference)?(?: endpoints?| option| mode)?",
-    "batch": r"batch[ -]?(?:transforms?|inference|predictions?|mode|option)(?: jobs?)?|batch(?=,? (?:or|and|vs) )"
+    "batch": r"(?:(?:nightly|daily|weekly|monthly|offline) )?"
+    r"batch[ -]?(?:transforms?|inference|predictions?|scoring|mode|option)(?: jobs?)?|batch(?=,? (?:or|and|vs) )"
     r"|(?<=[,] )batch(?=,)",
     "serverless": r"serverless(?: inference)?(?: endpoints?| option| mode)?",
 }

@@ -20,7 +20,8 @@ _TIME = (
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?!\w)(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
 _NO_DURATION = (
-    "business working office opening peak shopping trading school odd irregular all night exam rush off holiday market"
+    "business working office opening peak shopping trading school odd irregular most few all night exam rush off "
+    "holiday market"
 )
 _PLURAL = re.compile(
     r"(?<![\w-])"

@@ -20,7 +20,8 @@ _UNIT = (
     r"season)s?"
 )
 _EACH = (
-    r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one) "
+    r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one|"
+    r"in(?= (?:day|week|month|hour)(?!\w))) "
     r"| ?/ ?)"
 )
 _BUSY = r"(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|working|weekdays?)"
@@ -40,6 +41,8 @@ _PERIOD = re.compile(
     r"(?P<unit>microseconds?|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|quarters?|years?)"
     r"(?! of the day)(?!\w)"
 )
+_SPEEDS = ("km", "m", "miles", "kilometres", "kilometers", "metres", "meters", "knots", "feet", "mb", "gb", "kb")
+"""What is no count of requests: "15 km/h", "30 MB per second"."""
 _TIMES = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 _VAGUE = {"few": 3.0, "couple of": 2.0, "several": 4.0, "other": 2.0}
 _ADVERBS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
@@ -51,6 +54,8 @@ def rates(text: str) -> Iterator[Quantity]:
         for m in pattern.finditer(text):
             if any(word.removesuffix("s") in SECONDS for word in re.split(r"[ -]", m["what"])):
                 continue  # "an hour each night" is a duration
+            if m["what"].strip() in _SPEEDS:
+                continue
             default = "second" if number == len(_RATES) - 1 else "day"
             per = seconds_in(_ADVERBS.get(m["per"], m["per"]) or default)
             what = m["what"].strip() or ("times" if m["n"] in _TIMES else "")

@@ -72,7 +72,7 @@ def _decide_shape(facts: Facts, weights: Weights) -> None:
     whole = w.sum("data_set", "scheduled") + min(w["nobody_waits"], 3)
     single = w.sum("one_by_one", "later", "cold_ok") + max(waits, 0) + 0.5 * w["sparse"]
     # Nobody waits, nothing arrives by itself, nothing is fetched later: what is left is a job.
-    silent = not w.sum("later", "sparse", "cold_ok", "waits", "strict") and w["one_by_one"] <= 3
+    silent = not w.sum("later", "sparse", "cold_ok", "waits", "strict") and w["one_by_one"] < 3
     if (w["nobody_waits"] >= 2 and silent) or (w.sum("data_set", "scheduled") >= 2 and whole > single):
         said = w.words("data_set", "scheduled") or w.words("nobody_waits")
         facts.set("whole_dataset", True, said)
@@ -127,7 +127,9 @@ def _pattern(weights: Weights, whole: bool) -> tuple[Pattern | None, Meaning]:
         return "intermittent", "sparse"
     if weights["steady"]:
         return ("diurnal", "diurnal") if weights["diurnal"] >= 2 else ("steady", "steady")
-    return ("spiky" if weights["spiky"] else None), "spiky"
+    if weights["spiky"]:
+        return "spiky", "spiky"
+    return ("intermittent" if weights["scheduled"] >= 3 and not weights["waits"] else None), "scheduled"
 
 
 def _decide_patience(facts: Facts, weights: Weights) -> None:

@@ -26,6 +26,8 @@ RARE_PER_DAY, VERY_RARE_PER_DAY = 1500.0, 400.0
 """Fewer requests a day than this (one a minute) leave a machine idle most of the time."""
 BUSY_PER_SECOND = 1.0
 """More requests a second than this keep a machine busy."""
+QUARTER = 90 * DAY
+"""What happens up to four times in so long is a timetable rather than traffic."""
 BULK = 20_000
 """So many things a day or month are a data set as likely as they are requests."""
 
@@ -64,7 +66,10 @@ def weigh(text: str, hits: Sequence[Hit], found: Found) -> Weights:
     for hit in hits:
         weights.add(hit.meaning, hit.weight, hit.start, hit.end)
     records = any(role == "records" for _, role in found)
+    timetables = [hit for hit in hits if hit.meaning == "scheduled"]
     for quantity, role in found:
+        if any(hit.start < quantity.start and quantity.end <= hit.end for hit in timetables):
+            continue  # "refreshed once a day" is no rate of requests
         for meaning, weight in (*_by_role(quantity, role), *_by_kind(quantity, records)):
             weights.add(meaning, weight, quantity.start, quantity.end)
     return weights
@@ -128,7 +133,8 @@ def _by_kind(q: Quantity, records: bool) -> Says:
 def _by_rate(q: Quantity, records: bool) -> Says:
     """A rate: requests, unless it counts the runs of a job ("once a month") or so much that it may be records."""
     number, per_day = q.value * q.per, q.value * DAY
-    if q.what in ("times", "") and q.per >= 7 * DAY and number <= (12 if records else 1):
+    runs = 12 if records else 4 if q.per >= QUARTER else 1
+    if q.what in ("times", "time", "") and q.per >= 7 * DAY and number <= runs:
         yield "scheduled", 2
         return
     if q.per >= DAY and number >= BULK:

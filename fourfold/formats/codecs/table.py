@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fourfold.formats.base import Arrays, Tensor
-from fourfold.formats.codecs import binary, csv, json, oip
+from fourfold.formats.codecs import binary, csv, json, libsvm, oip
 from fourfold.formats.codecs.request import BadRequest, Body, Decode, Encode, Parameters, Request
 
 
@@ -21,6 +21,8 @@ class Codec:
     encode: Encode
     several: str | None = None
     """Codec that answers in its place, where the client leaves the choice, when there are several outputs."""
+    always: str | None = None
+    """The same, whatever the outputs."""
 
 
 def _decode_parquet(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Request:
@@ -51,6 +53,13 @@ CODECS: tuple[Codec, ...] = (
         ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet"),
         _decode_parquet,
         _encode_parquet,
+    ),
+    Codec(
+        "libsvm",
+        ("text/libsvm", "text/x-libsvm", "application/x-libsvm"),
+        libsvm.decode,
+        libsvm.encode,
+        always="CSV",
     ),
     Codec("Open Inference Protocol", (oip.TYPE,), oip.decode, oip.encode),
     Codec("raw bytes", ("application/octet-stream",), binary.decode_raw, binary.encode_raw, several="JSON"),
@@ -110,7 +119,8 @@ def negotiate(accept: str, asked: Codec, several: bool) -> tuple[Codec, str, Par
 def _matching(media: str, asked: Codec, several: bool, refused: set[str]) -> Codec | None:
     if not media.endswith("/*"):
         return _BY_TYPE.get(media)
-    own = _BY_NAME[asked.several] if several and asked.several else asked
+    instead = asked.always or (asked.several if several else None)
+    own = asked if instead is None else _BY_NAME[instead]
     for codec in (own, *CODECS):
         if (media == "*/*" or codec.types[0].startswith(media[:-1])) and refused.isdisjoint(codec.types):
             return codec

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError
-from fourfold.modes.batch import plan
+from fourfold.modes.batch import capture, plan
 from fourfold.modes.batch.orders import (
     ASSEMBLE,
     RUN,
@@ -58,6 +58,8 @@ IMPORTS = tuple(sorted({task.partition(":")[0] for task in (SURVEY, RUN, ASSEMBL
 """What a zygote of batch workers imports: pyarrow above all, which takes longer than everything else of a small job."""
 LEASE = 60.0
 """Seconds for which a shard is claimed; renewed while its worker lives."""
+TRIES = 3
+"""How often planning, assembling and the start of a worker are tried where the worker ends before it has answered."""
 PATIENCE = 5.0
 """Seconds after which a lane makes room, between two shards, for a job that waits."""
 ROOM_SECONDS = 0.5
@@ -122,6 +124,10 @@ class Tools:
 
 class JobFailed(Exception):
     """The job cannot go on; the message is its FailureReason."""
+
+
+class _LoadError(Exception):
+    """A worker ended, or said that it could not load its model; the next one may do better."""
 
 
 class Running:
@@ -267,6 +273,15 @@ class Running:
 
     async def _start_worker(self) -> WorkerLink:
         """A worker that has loaded the model. Raises JobFailed with the reason where it cannot."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(_LoadError):
+                return await self._try_to_start()
+        try:
+            return await self._try_to_start()
+        except _LoadError as error:
+            raise JobFailed(f"AlgorithmError: {error}") from None
+
+    async def _try_to_start(self) -> WorkerLink:
         self._workers += 1
         folder = self._tools.settings.logs / "transform-jobs" / self._name
         folder.mkdir(parents=True, exist_ok=True)
@@ -286,7 +301,7 @@ class Running:
                 "(SAGEMAKER_STARTUP_TIMEOUT in its Environment changes the limit)."
             ) from None
         except ModelLoadError as error:
-            raise JobFailed(f"AlgorithmError: {error.message}") from None
+            raise _LoadError(error.message) from None
         except BaseException:
             link.kill()
             raise
@@ -305,26 +320,43 @@ class Running:
     # Planning
 
     async def _plan(self, worker: _Worker) -> None:
-        """Have the plan made and write it; half a plan of a former life is dropped."""
+        """Have the plan made and written."""
+        try:
+            answer = await self._insist(worker, self._survey)
+        except ModelError as error:
+            raise JobFailed(f"InternalServerError: the job could not be planned: {error.message}") from None
+        planned = msgspec.msgpack.decode(answer, type=Planned)
+        if planned.problem:
+            raise JobFailed(planned.problem)
+        await self._note(planned=True)
+
+    async def _survey(self, link: WorkerLink) -> bytes:
+        """One attempt; half a plan of a former one is dropped."""
         source = self._document["TransformInput"]["DataSource"]["S3DataSource"]
         survey = Survey(self._options, self._root, source["S3DataType"], address(source["S3Uri"]), self._destination)
         await self._tools.store.run(lambda db: shards.drop(db, self._name))
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         writing = asyncio.create_task(self._write_plan(pieces))
         try:
-            link = await worker.link()
             async with asyncio.timeout(PLAN_SECONDS):
                 answer = await link.run_task(SURVEY, msgspec.msgpack.encode(survey), pieces.put_nowait)
             pieces.put_nowait(None)
             await writing
-        except ModelError as error:
-            raise JobFailed(f"InternalServerError: the job could not be planned: {error.message}") from None
         finally:
             writing.cancel()
-        planned = msgspec.msgpack.decode(answer, type=Planned)
-        if planned.problem:
-            raise JobFailed(planned.problem)
-        await self._note(planned=True)
+            await asyncio.wait({writing})  # what it writes now must not come after the next attempt's drop
+        return answer
+
+    async def _insist(self, worker: _Worker, attempt: Callable[[WorkerLink], Awaitable[bytes]]) -> bytes:
+        """What a worker answers; another one is asked where it ends over it. Raises ModelError."""
+        for _ in range(TRIES - 1):
+            link = await worker.link()
+            try:
+                return await attempt(link)
+            except ModelError:
+                if not link.gone.is_set():
+                    raise
+        return await attempt(await worker.link())
 
     async def _write_plan(self, pieces: asyncio.Queue[bytes | None]) -> None:
         number = 0
@@ -449,8 +481,8 @@ class Running:
         )
         reason = ""
         try:
-            link = await worker.link()
-            await link.run_task(ASSEMBLE, msgspec.msgpack.encode(assembly))
+            order = msgspec.msgpack.encode(assembly)
+            await self._insist(worker, lambda link: link.run_task(ASSEMBLE, order))
         except ModelError as error:
             reason = f"the output could not be put together: {error.message}"
         outcome = Outcome(number, reason, sum(part.records for part in parts), sum(part.errors for part in parts))
@@ -494,8 +526,16 @@ class Running:
             )
             await self._write_end("Failed", reason)
             return
+        if self._options.capture:
+            await self._capture()
         await asyncio.to_thread(shutil.rmtree, self._tools.settings.buckets / SCRATCH / self._name, True)
         await self._write_end("Completed")
+
+    async def _capture(self) -> None:
+        rows = await self._tools.store.run(lambda db: shards.finished(db, self._name))
+        objects = Objects(self._tools.settings.buckets)
+        started = self._document["TransformStartTime"]
+        await asyncio.to_thread(capture.write, objects, self._options.capture, self._arn, started, rows)
 
     async def _write_end(self, status: str, reason: str = "") -> None:
         now = self._tools.clock.now()

@@ -1,0 +1,88 @@
+"""Files of this machine on their way to the server's buckets and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fourfold.cli.client import CommandError, Server
+
+CONTENT_TYPES = {
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".csv": "text/csv",
+    ".npy": "application/x-npy",
+    ".npz": "application/x-npz",
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.file",
+    ".arrows": "application/vnd.apache.arrow.stream",
+}
+"""What a file holds, by its suffix."""
+
+
+def upload_model(server: Server, path: Path, name: str) -> str:
+    """Put a file, or a folder as model.tar.gz, into the account's bucket under a key made of its content."""
+    from fourfold.cli.artifact import packed
+
+    s3 = server.client("s3")
+    bucket = account_bucket(server, s3)
+    with packed(path) as artifact:
+        key = f"models/{name}/{artifact.digest[:16]}/{artifact.name}"
+        s3.upload_file(str(artifact.path), bucket, key)
+    return f"s3://{bucket}/{key}"
+
+
+def upload_data(server: Server, path: Path, folder: str) -> str:
+    """Put a file, or every file of a folder, below `folder` in the account's bucket; returns the prefix of them all.
+
+    Raises:
+        CommandError: there is nothing to put there.
+    """
+    found = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    if not found:
+        raise CommandError(f"there is no file or folder {path}, or nothing in it")
+    s3 = server.client("s3")
+    bucket = account_bucket(server, s3)
+    base = path.parent if path.is_file() else path
+    for file in found:
+        s3.upload_file(str(file), bucket, f"{folder}/{file.relative_to(base).as_posix()}")
+    return f"s3://{bucket}/{folder}/"
+
+
+def download_data(server: Server, prefix: str, folder: Path) -> None:
+    """Bring every object below `prefix` into a folder of this machine."""
+    s3 = server.client("s3")
+    bucket, _, start = prefix.removeprefix("s3://").partition("/")
+    for key in keys(s3, prefix):
+        target = folder / key.removeprefix(start)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file(bucket, key, str(target))
+
+
+def remove_data(server: Server, prefix: str, *, keep: str = "") -> None:
+    """Delete every object below `prefix`, but for those below `keep`."""
+    s3 = server.client("s3")
+    bucket = prefix.removeprefix("s3://").partition("/")[0]
+    for key in list(keys(s3, prefix)):
+        if not keep or not f"s3://{bucket}/{key}".startswith(keep):
+            s3.delete_object(Bucket=bucket, Key=key)
+
+
+def keys(s3: Any, prefix: str) -> Iterator[str]:
+    """The keys of all objects whose address begins with `prefix`, page by page."""
+    bucket, _, start = prefix.removeprefix("s3://").partition("/")
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
+        for entry in page.get("Contents", []):
+            yield entry["Key"]
+
+
+def account_bucket(server: Server, s3: Any) -> str:
+    """The account's own bucket, made where there is none."""
+    account = server.client("sts").get_caller_identity()["Account"]
+    where = s3.meta.region_name
+    bucket = f"fourfold-{where}-{account}"
+    if not any(one["Name"] == bucket for one in s3.list_buckets()["Buckets"]):
+        elsewhere = {} if where == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": where}}
+        s3.create_bucket(Bucket=bucket, **elsewhere)
+    return bucket

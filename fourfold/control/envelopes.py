@@ -1,0 +1,176 @@
+"""Messages in the form in which SNS delivers them, signed so that a receiver can check where they come from.
+
+Two signatures, either is enough:
+
+    Signature, SigningCertURL     in the message, as SNS signs: RSA over its members, the certificate is behind the URL
+    x-fourfold-signature          a header: `t=<seconds>,v1=<hex>`, HMAC-SHA256 with the topic's secret over
+                                  `<seconds>.<body>`. Refuse old seconds, and nobody can replay a message later.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+
+from fourfold.store.topics import Delivery, Message, Subscription, Topic
+
+HMAC_HEADER = "x-fourfold-signature"
+CONFIRMATION = "SubscriptionConfirmation"
+NOTIFICATION = "Notification"
+CERTIFICATE_PATH = "/SimpleNotificationService-"
+"""Beginning of the path of a signing certificate; its fingerprint and `.pem` follow."""
+
+_SIGNED = {
+    NOTIFICATION: ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    CONFIRMATION: ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
+}
+"""Members that the RSA signature covers, in its order; absent ones are left out."""
+
+_VALID = timedelta(days=3650)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What is sent for one delivery."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+class Signer:
+    """An RSA key and its certificate.
+
+    Args:
+        key: PEM of the private key.
+        certificate: PEM of the self-signed certificate that receivers fetch.
+    """
+
+    def __init__(self, key: str, certificate: str) -> None:
+        loaded = serialization.load_pem_private_key(key.encode(), None)
+        assert isinstance(loaded, rsa.RSAPrivateKey)
+        self._key = loaded
+        self.certificate = certificate.encode()
+        found = x509.load_pem_x509_certificate(self.certificate)
+        self.path = f"{CERTIFICATE_PATH}{found.fingerprint(hashes.SHA256()).hex()[:32]}.pem"
+
+    def sign(self, text: str, version: str) -> str:
+        """Base64 of the signature of version "1" (SHA-1, SNS's default) or "2" (SHA-256)."""
+        digest = hashes.SHA256() if version == "2" else hashes.SHA1()  # noqa: S303 - SNS's form; version 2 is there
+        return base64.b64encode(self._key.sign(text.encode(), padding.PKCS1v15(), digest)).decode()
+
+
+def new_key(now: float) -> tuple[str, str]:
+    """PEM of a new private key and of its certificate, which is valid for ten years. Takes a tenth of a second."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Fourfold notifications")])
+    start = datetime.fromtimestamp(now, UTC) - timedelta(days=1)  # a receiver's clock may be behind
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + _VALID)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def pack(delivery: Delivery, signer: Signer, url: str, now: float) -> Parcel:
+    """The headers and body of one attempt.
+
+    Args:
+        delivery: what goes where.
+        signer: signs the members.
+        url: address of this server, as receivers reach it.
+        now: the time that the HMAC covers, seconds since the epoch.
+    """
+    message, topic, subscription = delivery.message, delivery.topic, delivery.subscription
+    headers = {
+        "x-amz-sns-message-type": message.type,
+        "x-amz-sns-message-id": message.id,
+        "x-amz-sns-topic-arn": topic.arn,
+        "content-type": "text/plain; charset=UTF-8",
+        "user-agent": "Amazon Simple Notification Service Agent",
+    }
+    text = message.by_protocol.get(subscription.protocol, message.text)
+    if message.type == NOTIFICATION:
+        headers["x-amz-sns-subscription-arn"] = subscription.arn
+    if is_raw(subscription) and message.type == NOTIFICATION:
+        headers["x-amz-sns-rawdelivery"] = "true"
+        body = text.encode()
+    else:
+        body = msgspec.json.encode(_envelope(message, text, topic, subscription, signer, url))
+    headers[HMAC_HEADER] = hmac_header(topic.secret, body, now)
+    return Parcel(headers, body)
+
+
+def is_raw(subscription: Subscription) -> bool:
+    """Does it want the message alone, without the envelope?"""
+    return subscription.attributes.get("RawMessageDelivery", "false").lower() == "true"
+
+
+def hmac_header(secret: str, body: bytes, now: float) -> str:
+    """The value of `x-fourfold-signature`."""
+    stamp = str(int(now))
+    digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={stamp},v1={digest}"
+
+
+def confirm_url(url: str, subscription: Subscription) -> str:
+    """What a receiver visits to confirm its subscription."""
+    query = {"Action": "ConfirmSubscription", "TopicArn": subscription.topic, "Token": subscription.token}
+    return f"{url}/?{urlencode(query)}"
+
+
+def unsubscribe_url(url: str, subscription: Subscription) -> str:
+    """What a receiver visits to end its subscription."""
+    return f"{url}/?{urlencode({'Action': 'Unsubscribe', 'SubscriptionArn': subscription.arn})}"
+
+
+def canonical(envelope: dict[str, Any]) -> str:
+    """The text that is signed: each covered member's name and value on a line of its own."""
+    return "".join(f"{name}\n{envelope[name]}\n" for name in _SIGNED[envelope["Type"]] if name in envelope)
+
+
+def _envelope(
+    message: Message, text: str, topic: Topic, subscription: Subscription, signer: Signer, url: str
+) -> dict[str, Any]:
+    version = topic.attributes.get("SignatureVersion", "1")
+    envelope: dict[str, Any] = {
+        "Type": message.type,
+        "MessageId": message.id,
+        "TopicArn": topic.arn,
+        "Message": text,
+        "Timestamp": _iso(message.time),
+        "SignatureVersion": version,
+        "SigningCertURL": url + signer.path,
+    }
+    if message.type == CONFIRMATION:
+        envelope |= {"Token": subscription.token, "SubscribeURL": confirm_url(url, subscription)}
+    else:
+        envelope["UnsubscribeURL"] = unsubscribe_url(url, subscription)
+    if message.subject:
+        envelope["Subject"] = message.subject
+    if message.attributes:
+        envelope["MessageAttributes"] = {
+            name: {"Type": value["DataType"], "Value": value["Value"]} for name, value in message.attributes.items()
+        }
+    return envelope | {"Signature": signer.sign(canonical(envelope), version)}
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,71 @@
+"""The collector: asks every ten seconds what was measured, and puts it into the history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from fourfold.clock import Clock
+from fourfold.datapoints import Datapoint, Source
+from fourfold.monitor.endpoints import EndpointFigures
+from fourfold.monitor.history import FINE, History
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 1.0
+"""Seconds between two looks at how many calls are in flight."""
+
+
+class Collector:
+    """Turns what the parts count into datapoints.
+
+    Args:
+        history: takes the datapoints.
+        endpoints: the figures of what runs.
+        clock: for the rhythm.
+        sources: further figures; other parts append theirs.
+        collected: called after each collection, with its time.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        endpoints: EndpointFigures,
+        clock: Clock,
+        sources: Iterable[Source] = (),
+        collected: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._history = history
+        self._endpoints = endpoints
+        self._clock = clock
+        self.sources = list(sources)
+        self._collected = collected
+        self._last = clock.monotonic()
+
+    async def run(self) -> None:
+        """Collect until cancelled, at each full ten seconds."""
+        while True:
+            next_ = (self._clock.now() // FINE + 1) * FINE
+            while (left := next_ - self._clock.now()) > 0:
+                await self._clock.sleep(min(SAMPLE, left))
+                self._endpoints.sample()
+            await self.collect(next_ - FINE)
+
+    async def collect(self, at: float) -> None:
+        """Put what was measured since the last time under `at`, the start of that period."""
+        processes = await asyncio.to_thread(self._endpoints.look_at_processes, self._endpoints.pids())
+        now = self._clock.monotonic()
+        seconds, self._last = now - self._last, now
+        for source in (lambda seconds: self._endpoints.datapoints(seconds, processes), *self.sources):
+            self._history.put_all(_measured(source, seconds), at)
+        self._collected()
+
+
+def _measured(source: Source, seconds: float) -> list[Datapoint]:
+    """What a source tells; a defect in one must not silence the others."""
+    try:
+        return list(source(seconds))
+    except Exception:
+        log.exception("a source of metrics failed")
+        return []

@@ -1,0 +1,162 @@
+"""What SageMaker's own metrics say of endpoints, taken from what the pool counts anyway.
+
+`AWS/SageMaker` has calls, errors, latencies and concurrency, `/aws/sagemaker/Endpoints` CPU and memory of the workers,
+all by EndpointName and VariantName. An error metric has a value for each call, 1 or 0, so that its average is a rate.
+Microseconds and percent as SageMaker has them: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fourfold.datapoints import ENDPOINTS, SAGEMAKER, Datapoint, Statistics, metric
+from fourfold.pool.elastic import ElasticFleet
+from fourfold.pool.fleet import Fleet
+from fourfold.pool.processes import total_bytes, usage
+from fourfold.pool.routes import Routes, Variant
+from fourfold.pool.stats import CallStats
+
+Processes = Mapping[int, tuple[float, int]]
+"""CPU seconds used so far, and resident bytes, by process id."""
+
+
+@dataclass
+class _Before:
+    """What a variant's counts were the last time, and what was seen since."""
+
+    stats: CallStats
+    calls: int = 0
+    seconds: float = 0.0
+    client: int = 0
+    server: int = 0
+    model: int = 0
+    starts: int = 0
+    start_seconds: float = 0.0
+    concurrent: Statistics = field(default_factory=Statistics)
+    provisioned_use: Statistics = field(default_factory=Statistics)
+
+
+class EndpointFigures:
+    """Figures of the endpoints that can be called.
+
+    Args:
+        routes: where they stand.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._before: dict[tuple[str, str], _Before] = {}
+        self._cpu: dict[int, float] = {}
+
+    def sample(self) -> None:
+        """Look at how many calls are in flight now."""
+        for variant, fleet in self._variants():
+            before = self._known(variant)
+            in_flight = fleet.batcher.in_flight()
+            before.concurrent.add(in_flight)
+            if isinstance(fleet, ElasticFleet) and fleet.elasticity.provisioned:
+                before.provisioned_use.add(min(1.0, in_flight / fleet.elasticity.provisioned))
+
+    def pids(self) -> list[int]:
+        """Processes of all workers."""
+        return [worker.pid for _, fleet in self._variants() for worker in fleet.ready if worker.pid]
+
+    @staticmethod
+    def look_at_processes(pids: Iterable[int]) -> Processes:
+        """Read the kernel's figures. Takes about 0.1 ms a process, so not on the event loop."""
+        return {pid: usage(pid) for pid in pids}
+
+    def datapoints(self, seconds: float, processes: Processes) -> Iterator[Datapoint]:
+        """What was measured since the last time, `seconds` ago."""
+        for variant, fleet in self._variants():
+            names = {"EndpointName": variant.endpoint, "VariantName": variant.name}
+            before = self._known(variant)
+            for name, statistics, unit in (*_calls(variant, fleet, before), *_concurrency(fleet, before)):
+                if statistics.count:
+                    yield Datapoint(metric(SAGEMAKER, name, names), statistics, unit)
+            cpu, memory = self._instances(fleet, seconds, processes)
+            if memory.count:
+                yield Datapoint(metric(ENDPOINTS, "CPUUtilization", names), cpu, "Percent")
+                yield Datapoint(metric(ENDPOINTS, "MemoryUtilization", names), memory, "Percent")
+        self._cpu = {pid: used for pid, (used, _) in processes.items()}
+        here = {(route.name, variant.name) for route in self._routes.values() for variant in route.variants}
+        self._before = {key: before for key, before in self._before.items() if key in here}
+
+    def _variants(self) -> Iterator[tuple[Variant, Fleet | ElasticFleet]]:
+        for route in list(self._routes.values()):
+            for variant in route.variants:
+                if isinstance(variant.backend, Fleet | ElasticFleet):
+                    yield variant, variant.backend
+
+    def _known(self, variant: Variant) -> _Before:
+        key = (variant.endpoint, variant.name)
+        before = self._before.get(key)
+        if before is None or before.stats is not variant.stats:
+            before = self._before[key] = _Before(variant.stats)
+        return before
+
+    def _instances(
+        self, fleet: Fleet | ElasticFleet, seconds: float, processes: Processes
+    ) -> tuple[Statistics, Statistics]:
+        """Percent of a core, and of the memory that a worker may have; a value for each worker."""
+        limit = fleet.elasticity.memory_mb * 2**20 if isinstance(fleet, ElasticFleet) else total_bytes()
+        cpu, memory = Statistics(), Statistics()
+        for worker in fleet.ready:
+            used, size = processes.get(worker.pid, (0.0, 0))
+            if not size:
+                continue
+            cpu.add(max(0.0, 100.0 * (used - self._cpu.get(worker.pid, used)) / max(seconds, 1e-3)))
+            memory.add(100.0 * size / limit)
+        return cpu, memory
+
+
+def _calls(variant: Variant, fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str, Statistics, str]]:
+    stats = variant.stats
+    calls, seconds = stats.calls - before.calls, stats.seconds - before.seconds
+    model = sum(stats.of_model.values())
+    client = _from(stats.of_model, 400) + sum(n for status, n in stats.by_status.items() if 400 <= status < 500)
+    client -= stats.by_status.get(424, 0)  # a model's own error counts by the status that the model gave
+    server = _from(stats.of_model, 500) + sum(n for status, n in stats.by_status.items() if status >= 500)
+    ours = fleet.batcher.times.seconds
+    times = fleet.batcher.times.take()
+    overhead = max(0.0, seconds - ours) * 1e6 / calls if calls else 0.0
+    figures = [
+        ("Invocations", Statistics.repeated(1.0, calls), "None"),
+        ("InvocationsPerInstance", Statistics.repeated(1.0 / max(1, len(fleet.ready)), calls), "None"),
+        ("Invocation4XXErrors", _rate(client - before.client, calls), "None"),
+        ("Invocation5XXErrors", _rate(server - before.server, calls), "None"),
+        ("InvocationModelErrors", _rate(model - before.model, calls), "None"),
+        ("ModelLatency", times, "Microseconds"),
+        ("OverheadLatency", Statistics.repeated(overhead, calls), "Microseconds"),
+    ]
+    before.calls, before.seconds = stats.calls, stats.seconds
+    before.client, before.server, before.model = client, server, model
+    return figures
+
+
+def _concurrency(fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str, Statistics, str]]:
+    figures = [("ConcurrentRequestsPerModel", before.concurrent, "None")]
+    before.concurrent = Statistics()
+    if isinstance(fleet, ElasticFleet):
+        starts = fleet.cold_starts
+        count, spent = starts.count - before.starts, starts.sums.fork + starts.sums.load - before.start_seconds
+        figures.append(("ModelSetupTime", Statistics.repeated(spent * 1e6 / max(1, count), count), "Microseconds"))
+        figures.append(("ServerlessProvisionedConcurrencyUtilization", before.provisioned_use, "None"))
+        before.starts, before.start_seconds = starts.count, starts.sums.fork + starts.sums.load
+        before.provisioned_use = Statistics()
+    return figures
+
+
+def _from(statuses: Mapping[int, int], first: int) -> int:
+    """How many had a status of this hundred."""
+    return sum(count for status, count in statuses.items() if first <= status < first + 100)
+
+
+def _rate(errors: int, calls: int) -> Statistics:
+    """A value for each call: 1 for an error, 0 otherwise."""
+    result = Statistics()
+    for value, count in ((1.0, errors), (0.0, calls - errors)):
+        if count > 0:
+            result.add(value, count)
+    return result
