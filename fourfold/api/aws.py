@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import ClassVar, Protocol
+from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
@@ -16,6 +18,9 @@ from fourfold.api.protocol import Contract, HttpAnswer, HttpRequest, operations
 from fourfold.errors import FourfoldError, InternalFailure, UnknownOperationException
 
 log = logging.getLogger(__name__)
+
+_CREDENTIAL = re.compile(r"Credential=[^/,&]*/[^/]*/[^/]*/([^/]*)/aws4_request")
+"""The service in a credential's scope, in a header or a query."""
 
 
 class Implementation(Protocol):
@@ -74,6 +79,14 @@ class AwsApi:
             )
             answer = await service.answer(parts, getattr(identity, "region", ""), id)
         await Response(answer.body, answer.status, answer.headers)(scope, receive, send)
+
+    def refusal(self, scope: Scope, error: FourfoldError) -> Response:
+        """An error before the call was read, in the form of the service that it seems to be for."""
+        request = Request(scope)
+        signed = _CREDENTIAL.search(request.headers.get("authorization", "") or unquote(request.url.query))
+        service = self._find(request, signed[1] if signed else "") or next(iter(self.services.values()))
+        answer = service.contract.serialize_error(error, request_id().decode())
+        return Response(answer.body, answer.status, answer.headers)
 
     def _find(self, request: Request, signed_for: str) -> Service | None:
         target = request.headers.get("x-amz-target")

@@ -233,6 +233,7 @@ class FastProtocol(HttpToolsProtocol):
         self._discarding = 0.0
         self._data = b""  # what the parser is being fed
         self._known: Head | None = None
+        self._first: Any = None  # what is being answered while others wait in the pipeline; `cycle` is the newest
 
     # Connection
 
@@ -242,13 +243,14 @@ class FastProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lane.connections.discard(self)
-        waiting: Iterable[Any] = [self.cycle, *(cycle for cycle, _ in self.pipeline)]
+        waiting: Iterable[Any] = [self._first, self.cycle, *(cycle for cycle, _ in self.pipeline)]
         for exchange in waiting:
             if isinstance(exchange, Exchange) and not exchange.response_complete:
                 exchange.disconnected = True
                 if exchange.variant is not None:
                     exchange.variant.backend.withdraw(exchange)
         self.pipeline.clear()
+        self._first = None
         if isinstance(self.cycle, Exchange):
             self.cycle = None
         super().connection_lost(exc)
@@ -327,6 +329,8 @@ class FastProtocol(HttpToolsProtocol):
             exchange.active = True
         else:
             self.flow.pause_reading()
+            if not self.pipeline:
+                self._first = previous
             self.pipeline.appendleft((exchange, self.app))
         for name, value in self.headers:
             if name == b"content-length" and int(value) > self.lane.limits.payload_bytes:
@@ -403,6 +407,7 @@ class FastProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         if self.pipeline and not self.transport.is_closing():
             cycle, app = self.pipeline.pop()
+            self._first = cycle
             if isinstance(cycle, Exchange):
                 cycle.active = True
                 if cycle.complete:

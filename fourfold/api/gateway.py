@@ -45,6 +45,15 @@ class Authenticator(Protocol):
         """The identity behind a request. Raises AuthenticationError."""
 
 
+class AwsServices(Protocol):
+    """The AWS services of JSON, query and REST protocols (`aws`)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def refusal(self, scope: Scope, error: FourfoldError) -> Response:
+        """An error before the call was read, in the form of the service that it seems to be for."""
+
+
 class OpenDoor(Protocol):
     """Takes requests that need no credentials, because what they hold is secret itself."""
 
@@ -59,7 +68,7 @@ class Gateway:
     Args:
         lane: routes and limits that the fast lane shares.
         authenticator: checks credentials.
-        aws: ASGI application for the AWS services of JSON, query and REST protocols.
+        aws: the AWS services.
         s3: ASGI application for S3; checks the body against the signature itself, as it streams.
         open_inference: the Open Inference Protocol.
         links: requests that need no credentials.
@@ -72,7 +81,7 @@ class Gateway:
         self,
         lane: Lane,
         authenticator: Authenticator,
-        aws: ASGIApp,
+        aws: AwsServices,
         s3: ASGIApp,
         open_inference: oip.OpenInference,
         links: OpenDoor,
@@ -121,8 +130,11 @@ class Gateway:
         except ClientDisconnect:
             return
         except FourfoldError as error:
-            refuse = oip.refusal if _is_oip(scope["path"]) else _error
-            await refuse(error)(scope, receive, send)
+            if _is_oip(scope["path"]):
+                answer = oip.refusal(error)
+            else:
+                answer = _error(error) if runtime else self._aws.refusal(scope, error)
+            await answer(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         await self._dispatch(scope, _replay(body, receive), send, body)

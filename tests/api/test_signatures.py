@@ -1,0 +1,227 @@
+"""Who may come in: SigV4 as header and presigned, bearer tokens, and AWS's own error for each way to be wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fourfold.api.keys import Keys
+from fourfold.api.signatures import Verifier
+from fourfold.clock import ManualClock
+from fourfold.errors import AuthenticationError
+from tests.api.signing import presigned, signed
+
+URL = "http://127.0.0.1:4004/endpoints/fraud/invocations"
+NOW = 1_790_000_000.0
+
+
+class Door:
+    """A verifier with one key, on a clock that stands."""
+
+    def __init__(self, folder: Any) -> None:
+        self.keys = Keys(folder)
+        key = self.keys.create()
+        self.key = {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
+        self.api_key = key.api_key
+        self.clock = ManualClock(NOW)
+        self.verifier = Verifier(self.keys, self.clock)
+
+    def ask(self, headers: dict[str, str], url: str = URL, body: bytes = b"", method: str = "POST") -> Any:
+        target = url.partition("4004")[2].encode()
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return self.verifier.verify(method.encode(), target, pairs, body)
+
+    def refusal(self, *args: Any, **members: Any) -> str:
+        with pytest.raises(AuthenticationError) as error:
+            self.ask(*args, **members)
+        assert error.value.message
+        return error.value.code
+
+
+@pytest.fixture
+def door(tmp_path) -> Door:
+    return Door(tmp_path / "keys")
+
+
+def test_a_signed_request_comes_in_and_tells_who_it_is(door):
+    headers, _ = signed(door.key, "POST", URL, body=b"row", at=NOW, region="eu-west-1")
+    identity = door.ask(headers, body=b"row")
+    assert identity.access_key_id == door.key["access_key_id"]
+    assert (identity.service, identity.region) == ("sagemaker", "eu-west-1")
+
+
+def test_each_way_to_be_wrong_has_awss_code(door):
+    headers, _ = signed(door.key, "POST", URL, body=b"row", at=NOW)
+    authorization = headers["authorization"]
+    assert door.refusal(headers, body=b"another") == "InvalidSignatureException"
+    assert door.refusal(headers, body=b"row", method="PUT") == "InvalidSignatureException"
+    assert door.refusal(headers, url=URL.replace("fraud", "other"), body=b"row") == "InvalidSignatureException"
+    assert door.refusal(headers, url=URL + "?a=b", body=b"row") == "InvalidSignatureException"
+    assert door.refusal(headers | {"x-amz-date": "20260101T000000Z"}, body=b"row") == "InvalidSignatureException"
+    wrong = authorization[:-1] + ("0" if authorization[-1] != "0" else "1")
+    assert door.refusal(headers | {"authorization": wrong}, body=b"row") == "InvalidSignatureException"
+    other = authorization.replace(door.key["access_key_id"], "AKIAXXXXXXXXXXXXXXXX")
+    assert door.refusal(headers | {"authorization": other}, body=b"row") == "UnrecognizedClientException"
+    liar, _ = signed(door.key | {"secret_access_key": "guessed"}, "POST", URL, body=b"row", at=NOW)
+    assert door.refusal(liar, body=b"row") == "InvalidSignatureException"
+    assert door.refusal({"host": "x"}) == "MissingAuthenticationTokenException"
+    assert door.refusal({"authorization": "Basic dXNlcjpwYXNz"}) == "IncompleteSignatureException"
+    for part in ("Credential=", "SignedHeaders=", "Signature="):
+        assert door.refusal({"authorization": authorization.replace(part, "X=")}) == "IncompleteSignatureException"
+    short = authorization.replace("/aws4_request", "")
+    assert door.refusal(headers | {"authorization": short}, body=b"row") == "IncompleteSignatureException"
+
+
+@pytest.mark.parametrize(("offset", "comes_in"), [(-301, False), (-299, True), (299, True), (301, False)])
+def test_a_signature_holds_for_five_minutes_around_its_time(door, offset, comes_in):
+    headers, _ = signed(door.key, "POST", URL, at=NOW + offset)
+    if comes_in:
+        assert door.ask(headers)
+        return
+    with pytest.raises(AuthenticationError, match="expired" if offset < 0 else "not yet current") as error:
+        door.ask(headers)
+    assert error.value.code == "InvalidSignatureException"
+
+
+def test_a_header_that_is_signed_must_be_there_as_it_was(door):
+    headers, _ = signed(door.key, "POST", URL, at=NOW, more={"content-type": "text/csv", "x-amz-meta": "a   b "})
+    with pytest.raises(AuthenticationError):
+        door.ask(headers | {"content-type": "application/json"})
+    with pytest.raises(AuthenticationError):
+        door.ask({name: value for name, value in headers.items() if name != "content-type"})
+
+
+def test_services_of_the_query_protocol_have_codes_of_their_own(door):
+    headers, _ = signed(door.key, "POST", URL, at=NOW, service="sts")
+    assert door.refusal(headers, body=b"changed") == "SignatureDoesNotMatch"
+    unknown = headers["authorization"].replace(door.key["access_key_id"], "AKIAXXXXXXXXXXXXXXXX")
+    assert door.refusal(headers | {"authorization": unknown}) == "InvalidClientTokenId"
+
+
+def test_the_day_of_the_scope_is_the_day_of_the_signature(door):
+    headers, _ = signed(door.key, "POST", URL, at=NOW)
+    day = headers["x-amz-date"][:8]
+    other = headers["authorization"].replace(f"/{day}/", "/20200101/")
+    assert door.refusal(headers | {"authorization": other}) == "InvalidSignatureException"
+
+
+def test_a_new_day_has_a_new_signing_key(door):
+    for day in range(3):
+        door.clock = ManualClock(NOW + day * 86400)
+        door.verifier._clock = door.clock
+        headers, _ = signed(door.key, "POST", URL, at=NOW + day * 86400)
+        assert door.ask(headers)
+
+
+def test_keys_that_are_made_or_deleted_count_at_once(door):
+    key = door.keys.create()
+    other = Keys(door.keys._folder)
+    headers = {"authorization": f"Bearer {key.api_key}"}
+    assert door.ask(headers).access_key_id == key.access_key_id
+    other.delete(key.access_key_id)
+    door.keys.refresh()
+    assert door.refusal(headers) == "UnrecognizedClientException"
+
+
+def test_bearer_tokens(door):
+    assert door.ask({"authorization": f"Bearer {door.api_key}"}).access_key_id == door.key["access_key_id"]
+    for token in ("", "ff_", "ff_wrong", door.api_key + "x", door.api_key[:-1], "sagemaker-api-key-%%%"):
+        assert door.refusal({"authorization": f"Bearer {token}"}) in (
+            "UnrecognizedClientException", "IncompleteSignatureException",
+        )  # fmt: skip
+
+
+def test_a_presigned_request_comes_in_until_it_expires(door):
+    url = presigned(door.key, "POST", URL, b"row", 300, at=NOW - 299)
+    headers = {"host": "127.0.0.1:4004"}
+    assert door.ask(headers, url=url, body=b"row").service == "sagemaker"
+    assert door.refusal(headers, url=url, body=b"other") == "InvalidSignatureException"
+    assert door.refusal(headers, url=url.replace("fraud", "other"), body=b"row") == "InvalidSignatureException"
+    assert door.refusal(headers, url=url.replace("X-Amz-Date", "X-Date"), body=b"row") == "IncompleteSignatureException"
+    for age, expires in ((301, 300), (0, 0), (0, 7 * 86400 + 1), (-301, 300)):
+        url = presigned(door.key, "POST", URL, b"row", expires, at=NOW - age)
+        assert door.refusal(headers, url=url, body=b"row") == "InvalidSignatureException", (age, expires)
+
+
+def test_the_sagemaker_sdks_token_is_a_presigned_address(door):
+    credentials = Credentials(door.key["access_key_id"], door.key["secret_access_key"])
+    door.verifier._clock = ManualClock(time.time())
+    request = AWSRequest("GET", "https://sagemaker.us-east-1.amazonaws.com/?Action=CallWithBearerToken")
+    SigV4QueryAuth(credentials, "sagemaker", "us-east-1", expires=3600).add_auth(request)
+    token = base64.b64encode(request.url.encode()).decode()
+    assert door.ask({"authorization": f"Bearer sagemaker-api-key-{token}"}).service == "sagemaker"
+    changed = base64.b64encode(request.url.replace("Expires=3600", "Expires=9999").encode()).decode()
+    assert door.refusal({"authorization": f"Bearer sagemaker-api-key-{changed}"}) == "InvalidSignatureException"
+
+
+names = st.text("abcXYZ019-._~ /%é", min_size=1, max_size=12)
+
+
+@given(
+    path=st.lists(names, max_size=3),
+    query=st.lists(st.tuples(names, names), max_size=3, unique_by=lambda pair: pair[0]),
+    body=st.binary(max_size=50),
+    header=st.text("abc  -", max_size=10),
+)
+def test_whatever_botocore_signs_comes_in(tmp_path_factory, path, query, body, header):
+    door = Door(tmp_path_factory.mktemp("keys"))
+    door.verifier._clock = ManualClock(time.time())
+    target = "/" + "/".join(quote(part, safe="") for part in path)
+    if query:
+        target += "?" + "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query)
+    request = AWSRequest("POST", f"http://127.0.0.1:4004{target}", data=body, headers={"X-Amz-Thing": header})
+    credentials = Credentials(door.key["access_key_id"], door.key["secret_access_key"])
+    SigV4Auth(credentials, "sagemaker", "us-east-1").add_auth(request)
+    headers = dict(request.headers.items()) | {"host": "127.0.0.1:4004"}
+    assert door.ask(headers, url=f"http://127.0.0.1:4004{target}", body=body)
+
+
+# On a running server
+
+
+def test_the_errors_reach_boto3_in_every_protocol(server):
+    for service, call, code in (
+        ("sagemaker", lambda client: client.list_models(), "UnrecognizedClientException"),
+        ("sagemaker-runtime", lambda client: client.invoke_endpoint(EndpointName="x", Body=b""),
+         "UnrecognizedClientException"),
+        ("sts", lambda client: client.get_caller_identity(), "InvalidClientTokenId"),
+        ("scheduler", lambda client: client.list_schedules(), "UnrecognizedClientException"),
+        ("s3", lambda client: client.list_buckets(), "InvalidAccessKeyId"),
+    ):  # fmt: skip
+        client = server.client(service)
+        client._request_signer._credentials.access_key = "AKIAXXXXXXXXXXXXXXXX"
+        with pytest.raises(ClientError) as error:
+            call(client)
+        assert error.value.response["Error"]["Code"] == code, service
+        assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def test_nothing_but_health_is_served_to_a_stranger(server):
+    paths = ["/", "/metrics", "/fourfold/endpoints/x/logs", "/endpoints/x/invocations", "/bucket/key", "/schedules"]
+    for path in [*paths, "/endpoints/x/invocations-response-stream", "/healthz/", "/endpoints//invocations"]:
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            answer = httpx.request(method, server.url + path)
+            assert answer.status_code == 403, (method, path)
+    assert httpx.get(server.url + "/healthz").status_code == 200
+
+
+def test_an_invocation_with_a_presigned_address(server, onnx_model):
+    server.deploy("presigned", onnx_model)
+    body = json.dumps([[0.1, 0.2, 0.3, 0.4]]).encode()
+    url = presigned(server.keys, "POST", f"{server.url}/endpoints/presigned/invocations", body, 60)
+    headers = {"content-type": "application/json"}
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    refused = httpx.post(url, content=body + b" ", headers=headers)
+    assert (refused.status_code, refused.headers["x-amzn-errortype"]) == (403, "InvalidSignatureException")
