@@ -34,6 +34,7 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python bench/realtime.py
 	$(BIN)/python bench/steadiness.py
+	$(BIN)/python bench/cycles.py
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py

@@ -44,7 +44,7 @@ class Running:
 
     def memory_mb(self) -> tuple[float, float]:
         """RSS (shared pages counted in each process) and PSS (shared pages counted once)."""
-        texts = [_read(Path(f"/proc/{pid}/smaps_rollup")) for pid in _family(self.process.pid)]
+        texts = [_read(Path(f"/proc/{pid}/smaps_rollup")) for pid in family(self.process.pid)]
         return _sum_mb("Rss", texts), _sum_mb("Pss", texts)
 
     def stop(self) -> None:
@@ -52,7 +52,7 @@ class Running:
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
-            for pid in reversed(_family(self.process.pid)):
+            for pid in reversed(family(self.process.pid)):
                 os.kill(pid, 9)
             self.process.wait()
 
@@ -309,7 +309,7 @@ def _wait_for_line(log: Path, beginning: str, process: subprocess.Popen[bytes]) 
     raise RuntimeError(f"the server did not say {beginning!r}")
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and its descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
