@@ -316,7 +316,7 @@ def amount(value: object, field: str) -> Decimal:
     except InvalidOperation:
         raise ValidationException(f"{field}: expected a number, got {value!r}") from None
     if not number.is_finite():
-        raise ValidationException(f"{field}: expected a finite number, got {value!r}")
+        raise ValidationException(f"{field}: expected a finite number, got {value}")
     if number < 0:
         raise ValidationException(f"{field}: {value} is negative; use 0 or more")
     if number > Decimal("1e18"):

@@ -141,6 +141,36 @@ BY_HAND: list[tuple[str, dict[str, Any], str]] = [
         },
         "3",
     ),
+    # The examples of AWS's own pricing page, at this table's prices.
+    (
+        "the page's real-time endpoint: two machines all of a month with 31 days, 100 MB in and 10 MB out a day",
+        {
+            "type": "real-time", "instance_type": "ml.c5.xlarge", "instance_count": 2, "hours_per_day": 24, "days": 31,
+            "data_in_gb": "3.1", "data_out_gb": "0.31",
+        },
+        "303.60656",  # 1,488 h × 0.204 + 3.41 GB × 0.016
+    ),
+    (
+        "the page's asynchronous endpoint: two busy hours and half an hour of cooling down a day, 4 GB of disk",
+        {
+            "type": "asynchronous", "instance_type": "ml.c5.xlarge", "hours_per_day": "2.5", "days": 31,
+            "storage_gb_month": "0.4", "data_in_gb": "0.31", "data_out_gb": "0.31",
+        },
+        "15.87592",  # 77.5 h × 0.204 + 0.4 × 0.14 + 0.62 GB × 0.016
+    ),
+    (
+        "the page's transform job: four runs of a quarter of an hour on three machines",
+        {"type": "batch", "instance_type": "ml.m5.4xlarge", "instance_count": 3, "hours": "0.25", "runs_per_month": 4},
+        "2.766",  # 3 h × 0.922
+    ),
+    (
+        "the page's payroll chatbot: 100 kept warm 8 hours on 5 days, 10 million calls there, 3 million on demand",
+        {
+            "type": "serverless", "memory_mb": 2048, "provisioned_concurrency": 100, "provisioned_hours": 40,
+            "provisioned_duration_seconds": 1_000_000, "requests": 3_000_000, "duration_ms": 100, "data_in_gb": 13,
+        },
+        "179.508",  # 14,400,000 s × 0.00001 + 1,000,000 s × 0.0000233 + 300,000 s × 0.00004 + 13 GB × 0.016
+    ),
     ("nothing", {"type": "supporting"}, "0"),
 ]  # fmt: skip
 

@@ -83,6 +83,8 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "history"
     if (seconds >= DAY and has("age before")) or has("billed before") or has("not inference after"):
         return "none"
+    if has("timeout after"):  # of an application; a longer one is a limit that somebody set, and says nothing
+        return "latency" if seconds < LONG_LATENCY else "none"
     if seconds >= MINUTE and (has("recording before") or has("recording after")):
         return "recording"
     if seconds <= MINUTE and has("answer takes before"):
