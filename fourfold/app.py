@@ -20,6 +20,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
+from fourfold.api.asynchronous import async_routes
 from fourfold.api.aws import AwsApi, Service
 from fourfold.api.cloudwatch import CloudWatch
 from fourfold.api.fastlane import Lane, protocol_class
@@ -43,6 +44,7 @@ from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
 from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
+from fourfold.modes.asynchronous.mode import Asynchronous
 from fourfold.modes.batch.job import Jobs
 from fourfold.monitor.alarms import Actions, Alarms
 from fourfold.monitor.collector import Collector
@@ -131,6 +133,8 @@ class App:
         if settings.sqs_endpoint:
             couriers["sqs"] = SqsCourier(settings.sqs_endpoint, settings.partition.region)
         self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
+        self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)
+        self.collector.sources.append(self.asynchronous.figures.datapoints)
         aws = AwsApi(
             [
                 Service(
@@ -155,9 +159,11 @@ class App:
             endpoint_routes(settings, self.routes)
             | batch_routes(self.jobs, clock)
             | schedule_routes(self.schedules)
+            | async_routes(self.asynchronous.records)
             | topic_routes(self.topics, settings.partition),
             metrics.render,
             self.ready,
+            self.asynchronous.accept,
         )
 
     def ready(self) -> bool:
@@ -184,16 +190,19 @@ class App:
         loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
         loops += [self.alarms.run()]
+        loops.append(self.asynchronous.run())
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
         try:
             yield
+            await self.asynchronous.finish(self.settings.grace_seconds)
         finally:
             for task in tasks:
                 task.remove_done_callback(_must_not_end)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.asynchronous.close()
             await self.jobs.close()
             await self.reconciler.close()
             await self.history.flush()

@@ -42,6 +42,10 @@ class Settings:
     log_level: str = "info"
     grace_seconds: float = 30.0
     """After SIGTERM: how long calls in flight may take to finish."""
+    max_backlog: int = 1_000_000
+    """Asynchronous calls of one endpoint that may be queued; the next gets ThrottlingException."""
+    async_retention_seconds: float = 7 * 86_400.0
+    """For how long the records of ended asynchronous calls are kept; their objects stay."""
     trusted_only: bool = False
     """Refuse formats that execute code when loaded."""
     public_url: str = ""

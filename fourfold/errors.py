@@ -30,6 +30,8 @@ class FourfoldError(Exception):
 
     code: str = "InternalFailure"
     status: int = 500
+    retry_after: int | None = None
+    """Seconds after which the same request may go well, for a Retry-After header."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

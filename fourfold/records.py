@@ -73,6 +73,9 @@ class Partition:
         return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
 
 
+Outcome = Literal["completed", "failed", "expired", "cancelled"]
+"""What becomes of an asynchronous call."""
+
 EndpointStatus = Literal[
     "Creating",
     "Updating",

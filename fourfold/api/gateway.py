@@ -5,6 +5,7 @@ links in the messages of topics                         anyone who has them; sns
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
     /v2 · /v2/…                                         oip.py
+    /endpoints/{name}/async-invocations                 asynchronous.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
     sagemaker, sts, iam, …                              aws.py
@@ -21,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fourfold.api import eventstream, oip
+from fourfold.api import asynchronous, eventstream, oip
 from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import find_route, model_error, request_headers
@@ -75,6 +76,7 @@ class Gateway:
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
+        accept: takes an asynchronous call.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Gateway:
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
+        accept: asynchronous.Accept,
     ) -> None:
         self._lane = lane
         self._authenticator = authenticator
@@ -98,6 +101,7 @@ class Gateway:
         self._native = native
         self._metrics = metrics
         self._ready = ready
+        self._accept = accept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (b"expect", b"100-continue") in scope["headers"]:
@@ -145,6 +149,8 @@ class Gateway:
             answer = await self._stream(scope, body)
         elif _is_oip(path):
             answer = await self._open_inference.answer(scope, body)
+        elif scope["method"] == "POST" and scope["raw_path"].endswith(asynchronous.SUFFIX):
+            answer = await self._asynchronous(scope, body)
         elif path == "/metrics":
             answer = Response(self._metrics(), media_type="text/plain; version=0.0.4")
         elif path.startswith(NATIVE):
@@ -161,6 +167,13 @@ class Gateway:
             return JSONResponse({"message": f"Unknown native route {request.method} {request.url.path}."}, 404)
         try:
             return await handler(request)
+        except FourfoldError as error:
+            return _error(error)
+
+    async def _asynchronous(self, scope: Scope, body: bytes) -> Response:
+        """InvokeEndpointAsync."""
+        try:
+            return await asynchronous.invoke(self._accept, scope["raw_path"], scope["headers"], body)
         except FourfoldError as error:
             return _error(error)
 
@@ -325,4 +338,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _error(error: FourfoldError) -> Response:
     headers = {"x-amzn-errortype": error.code, "x-amzn-requestid": request_id().decode()}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     return Response(error_body(error), error.status, headers, "application/json")

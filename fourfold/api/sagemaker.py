@@ -23,7 +23,6 @@ Document = dict[str, Any]
 
 MOST_TAGS = 50
 MOST_CONTAINERS = 15
-ASYNC_DEFAULTS = {"MaxConcurrentInvocationsPerInstance": 1}
 
 
 class SageMaker:
@@ -72,9 +71,6 @@ class SageMaker:
             variant.setdefault("InitialVariantWeight", 1.0)
             if "ModelName" in variant:
                 await self._find("model", variant["ModelName"], "model")
-        if "AsyncInferenceConfig" in params:
-            client = params["AsyncInferenceConfig"].setdefault("ClientConfig", {})
-            client.update(ASYNC_DEFAULTS | client)
         arn = await self._create("endpoint-config", params, "EndpointConfigName", "endpoint configuration")
         return {"EndpointConfigArn": arn}
 

@@ -52,6 +52,12 @@ def serve(
     max_payload: Annotated[
         int, typer.Option(help="Largest request body: 6MiB, up to 25MiB.", parser=size, metavar="SIZE")
     ] = "6MiB",  # type: ignore[assignment]  # typer parses the default, too, and shows it as written
+    max_backlog: Annotated[
+        int, typer.Option(help="Asynchronous calls of one endpoint that may be queued.", min=1)
+    ] = DEFAULT.max_backlog,
+    async_retention: Annotated[
+        float, typer.Option(help="Seconds for which records of ended asynchronous calls are kept.", min=0)
+    ] = DEFAULT.async_retention_seconds,
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
     ] = False,
@@ -83,6 +89,8 @@ def serve(
         port=port,
         log_level=log_level,
         grace_seconds=grace,
+        max_backlog=max_backlog,
+        async_retention_seconds=async_retention,
         trusted_only=trusted_only,
         public_url=public_url,
         sqs_endpoint=sqs_endpoint,

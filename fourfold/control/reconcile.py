@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 TICK = 0.1
 AT_ONCE = 4
 """Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
+ASYNC_SECONDS = 3600.0
+"""How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
 LOG_LINES = 60
 """Last lines of a worker's log that a FailureReason quotes."""
 
@@ -194,7 +196,10 @@ class Reconciler:
             await self._failed(endpoint, revision, error)
             return
         self.running[endpoint.name] = after
-        route = Route(endpoint.name, list(after.variants.values()), _kind(wanted["config"]))
+        config = wanted["config"]
+        route = Route(
+            endpoint.name, list(after.variants.values()), _kind(config), config.get("AsyncInferenceConfig")
+        )  # fmt: skip
         self._routes.publish(route)
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
         await self._settle(endpoint.name, revision, "InService", {"deployed": deployed})
@@ -228,14 +233,14 @@ class Reconciler:
                 else:
                     fleet = await self._new_fleet(name, variant, wanted, after, deployed)
                     started.append(fleet)
-                    if not (restored and isinstance(fleet, ElasticFleet)):
+                    if not restored or (count and not isinstance(fleet, ElasticFleet)):
                         await fleet.start(count)
                 fleet.changed = lambda: self._changed(name)
                 after.fleets[variant_name] = fleet
                 old = before.variants.get(variant_name) if before else None
                 after.variants[variant_name] = Variant(
                     name, variant_name, wanted["weights"][variant_name], fleet,
-                    stats=old.stats if old else None, log_group=self._log_group(name),
+                    stats=old.stats if old else None, log_group=self._log_group(name), count=count,
                 )  # fmt: skip
         except BaseException as error:
             if isinstance(error, ModelLoadError) and started:
@@ -267,10 +272,13 @@ class Reconciler:
                 imports=prepared.imports,
                 log_folder=log_folder,
             )
+        batching = prepared.batching
+        if "AsyncInferenceConfig" in wanted["config"]:
+            batching = replace(batching, timeout=ASYNC_SECONDS)
         return Fleet(
             prepared.spec,
             self._placer,
-            prepared.batching,
+            batching,
             imports=prepared.imports,
             load_timeout=max(prepared.load_timeout, health_check),
             log_folder=log_folder,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from fourfold.errors import ValidationError
 from fourfold.pool.frames import Loaded
@@ -45,6 +45,7 @@ class Variant:
         backend: what answers.
         stats: carried over from the variant of the same name when an endpoint is updated.
         log_group: ARN of the log group with its workers' output, for error messages.
+        count: instances that are wanted; 0 where an asynchronous variant is scaled to zero.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Variant:
         *,
         stats: CallStats | None = None,
         log_group: str = "",
+        count: int = 1,
     ) -> None:
         self.endpoint = endpoint
         self.name = name
         self.log_group = log_group
+        self.count = count
         self.weight = weight
         self.backend = backend
         self.submit = backend.submit
@@ -71,13 +74,22 @@ class Variant:
 class Route:
     """An endpoint that can be called.
 
+    Args:
+        name: the endpoint's name.
+        variants: what answers.
+        kind: how it is called.
+        config: AsyncInferenceConfig, where the kind is asynchronous.
+
     Raises:
         ValueError: no variant has a weight above 0.
     """
 
-    def __init__(self, name: str, variants: Sequence[Variant], kind: Kind = "realtime") -> None:
+    def __init__(
+        self, name: str, variants: Sequence[Variant], kind: Kind = "realtime", config: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = name
         self.kind = kind
+        self.config = config or {}
         self.variants = tuple(variants)
         self._by_name = {variant.name: variant for variant in variants}
         self._steps = list(accumulate(variant.weight for variant in variants))

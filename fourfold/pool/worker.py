@@ -242,8 +242,8 @@ class _AsyncWorker:
                         self._streams[call.id] = self._start(self._stream(call))
                     case Cancel(id) if id in self._streams:
                         self._streams[id].cancel()
-                    case Task(id):
-                        self._write(TaskDone(id, b"", "an asynchronous handler answers calls only, not tasks"))
+                    case Task():
+                        self._start(self._run_task(message))
                     case Stop():
                         await asyncio.gather(*self._tasks, return_exceptions=True)
                         await self._writer.drain()
@@ -267,6 +267,19 @@ class _AsyncWorker:
         except Exception as error:
             _tell(traceback.format_exc())
             return memory.checked(_failure(call, error), self._memory_mb)
+
+    async def _run_task(self, task: Task) -> None:
+        """Like the blocking worker's, but what is run is a coroutine function: `module:run` has `arun` beside it."""
+        module, _, attribute = task.function.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), f"a{attribute}", None)
+            if function is None:
+                raise TypeError(f"{task.function} has no form for models that answer several calls at once")
+            payload = await function(self._model, task.payload, lambda part: self._write(Progress(task.id, part)))
+            self._write(TaskDone(task.id, payload))
+        except Exception as error:
+            _tell(traceback.format_exc())
+            self._write(TaskDone(task.id, b"", f"{type(error).__name__}: {error}", traceback.format_exc()))
 
     async def _stream(self, call: Call) -> None:
         end = End(call.id)

@@ -137,10 +137,19 @@ class Objects:
             ValidationException: there is no such bucket.
         """
         path = self.path(location)
-        bucket = self._buckets / location.bucket
-        if not bucket.is_dir():
-            raise ValidationException(f"There is no bucket {location.bucket}: create it first.")
-        return ObjectWriter(bucket / TEMPORARY, path, self._description(location))
+        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path, self._description(location))
+
+    def folder(self, bucket: str) -> Path:
+        """The folder that is a bucket. Raises ValidationException where there is none."""
+        folder = self._buckets / bucket
+        if "/" in bucket or bucket in ("", ".", "..") or not folder.is_dir():
+            raise ValidationException(f"There is no bucket {bucket}: create it first.")
+        return folder
+
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket where there is none. Raises ValidationException for what is no name of one."""
+        self.path(Location(bucket, ""))
+        (self._buckets / bucket).mkdir(parents=True, exist_ok=True)
 
     def delete(self, location: Location) -> None:
         """Remove an object; nothing happens where there is none."""

@@ -14,8 +14,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
+from fourfold.store import queue, shards, tags
 from fourfold.store.database import Store
 from fourfold.store.schema import metadata
+
+TABLES = (queue, shards, tags)
+"""Modules with tables of their own: imported, so that a new database gets them."""
 
 
 def upgrade(store: Store) -> None:

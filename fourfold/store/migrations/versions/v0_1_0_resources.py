@@ -124,3 +124,52 @@ def upgrade() -> None:
     op.create_index("deliveries_by_time", "deliveries", ["state", "due_at"])
     op.create_index("deliveries_by_subscription", "deliveries", ["subscription"])
     op.create_index("deliveries_by_topic", "deliveries", ["topic", "state"])
+    op.create_table(
+        "async_calls",
+        sa.Column("endpoint", sa.String, primary_key=True),
+        sa.Column("number", sa.BigInteger, primary_key=True),
+        sa.Column("inference_id", sa.String, nullable=False),
+        sa.Column("key", sa.String, nullable=True),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("faults", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String, nullable=False),
+        sa.Column("lease_until", sa.Float, nullable=False),
+        sa.Column("not_before", sa.Float, nullable=False),
+        sa.Column("accepted_at", sa.Float, nullable=False),
+        sa.Column("expires_at", sa.Float, nullable=False),
+        sa.Column("started_at", sa.Float, nullable=True),
+        sa.Column("ended_at", sa.Float, nullable=True),
+        sa.Column("output", sa.String, nullable=False),
+        sa.Column("failure", sa.String, nullable=False),
+        sa.Column("request", sa.Text, nullable=False),
+        sa.Column("verdict", sa.Text, nullable=True),
+    )
+    op.create_index("async_calls_by_state", "async_calls", ["endpoint", "state", "number"])
+    op.create_index("async_calls_by_id", "async_calls", ["endpoint", "inference_id", "number"])
+    for name, columns, unique, where in (
+        ("async_calls_by_key", ["endpoint", "key"], True, "key IS NOT NULL"),
+        ("async_calls_by_expiry", ["expires_at"], False, "state = 'queued'"),
+        ("async_calls_by_lease", ["lease_until"], False, "state IN ('running', 'publishing')"),
+        ("async_calls_by_end", ["ended_at"], False, "ended_at IS NOT NULL"),
+    ):
+        condition = sa.text(where)
+        op.create_index(name, "async_calls", columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+    op.create_table(
+        "async_payloads",
+        sa.Column("endpoint", sa.String, primary_key=True),
+        sa.Column("number", sa.BigInteger, primary_key=True),
+        sa.Column("side", sa.String, primary_key=True),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "async_counts",
+        sa.Column("endpoint", sa.String, primary_key=True),
+        sa.Column("accepted", sa.BigInteger, nullable=False),
+        sa.Column("queued", sa.BigInteger, nullable=False),
+        sa.Column("running", sa.BigInteger, nullable=False),
+        sa.Column("completed", sa.BigInteger, nullable=False),
+        sa.Column("failed", sa.BigInteger, nullable=False),
+        sa.Column("expired", sa.BigInteger, nullable=False),
+        sa.Column("cancelled", sa.BigInteger, nullable=False),
+    )

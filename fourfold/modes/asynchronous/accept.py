@@ -1,0 +1,280 @@
+"""InvokeEndpointAsync: from the headers of a request to a queued call.
+
+Accepted is whatever the endpoint will be able to try, also while it is being updated or its workers come back after a
+restart: nothing is lost by waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.errors import FourfoldError, ValidationError
+from fourfold.modes.asynchronous.dispatch import Dispatcher
+from fourfold.modes.asynchronous.ledger import Ledger
+from fourfold.modes.asynchronous.orders import Request, Topics, to_json
+from fourfold.pool.routes import Routes
+from fourfold.records import Partition
+from fourfold.storage.objects import Location, Objects, parse_location
+from fourfold.store import Store, resources
+from fourfold.store.queue import Accepted, NewCall
+
+MOST_INLINE = 128_000
+"""Largest inline body, bytes; InvokeEndpointAsync's own limit."""
+TTL = (60, 21_600, 21_600)
+"""RequestTTLSeconds: least, most, default."""
+TIMEOUT = (1, 3_600, 900)
+"""InvocationTimeoutSeconds: least, most, default."""
+KEY = b"x-fourfold-idempotency-key"
+MOST_KEY = 256
+
+_PREFIX = b"x-amzn-sagemaker-"
+_LONGEST = {
+    b"content-type": 1024, b"accept": 1024, b"custom-attributes": 1024, b"inference-id": 64, b"inputlocation": 1024,
+    b"s3outputpathextension": 512, b"filename": 32, b"requestttlseconds": 5, b"invocationtimeoutseconds": 4,
+}  # fmt: skip
+"""Headers after `X-Amzn-SageMaker-`, with the longest value that the API allows."""
+_MEMBERS = {
+    b"inference-id": "InferenceId", b"inputlocation": "InputLocation", b"filename": "Filename",
+    b"s3outputpathextension": "S3OutputPathExtension", b"requestttlseconds": "RequestTTLSeconds",
+    b"invocationtimeoutseconds": "InvocationTimeoutSeconds", b"content-type": "ContentType", b"accept": "Accept",
+    b"custom-attributes": "CustomAttributes",
+}  # fmt: skip
+_EXTENSION = re.compile(r"(?!s3:|https:)[a-zA-Z0-9!_.*'()/-]+")
+_FILENAME = re.compile(r"(?!.*\..*\.)[a-zA-Z0-9][a-zA-Z0-9\-_.]*")
+_INFERENCE_ID = re.compile(r"\S[\x20-\x7e]*")
+
+
+class Invocation(NamedTuple):
+    """The headers of a request, by the API's members; empty where one was not sent."""
+
+    content_type: str = ""
+    accept: str = ""
+    custom_attributes: str = ""
+    inference_id: str = ""
+    input_location: str = ""
+    extension: str = ""
+    filename: str = ""
+    ttl: str = ""
+    timeout: str = ""
+    key: str = ""
+
+
+_FIELDS = dict(zip(_LONGEST, Invocation._fields, strict=False))
+
+
+class Acceptance:
+    """Accepts calls.
+
+    Args:
+        store: for endpoints that are not in `routes`.
+        routes: endpoints that can be called.
+        ledger: writes the call.
+        dispatcher: is told of endpoints that have calls.
+        objects: buckets.
+        partition: for the default bucket.
+        clock: stamps.
+        most_backlog: calls of one endpoint that may be queued.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        routes: Routes,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        objects: Objects,
+        partition: Partition,
+        clock: Clock,
+        most_backlog: int,
+    ) -> None:
+        self._store = store
+        self._routes = routes
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._objects = objects
+        self._default = f"s3://fourfold-{partition.region}-{partition.account}/async"
+        self._clock = clock
+        self._most_backlog = most_backlog
+
+    async def accept(self, endpoint: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Accepted:
+        """Check a request and queue its call; it is on disk when this returns.
+
+        Raises:
+            ValidationError: the endpoint takes no such calls, or the request breaks a rule.
+            BacklogFull, DiskFull: it was not accepted, and may be sent again.
+        """
+        config = await self._config(endpoint)
+        invocation = _read(headers)
+        _check_input(invocation, body)
+        call = self._call(endpoint, config, invocation, body)
+        self._dispatcher.lane(endpoint)
+        return await self._ledger.accept(endpoint, call, self._most_backlog)
+
+    async def _config(self, endpoint: str) -> Mapping[str, Any]:
+        """The endpoint's AsyncInferenceConfig. Raises ValidationError."""
+        route = self._routes.get(endpoint.encode())
+        if route is not None:
+            if route.kind != "asynchronous":
+                raise ValidationError(
+                    f"Endpoint {endpoint} is {route.kind}: call it with InvokeEndpoint, or create an endpoint whose "
+                    "config has AsyncInferenceConfig."
+                )
+            return route.config
+
+        def read(db: Connection) -> Mapping[str, Any] | None:
+            found = resources.get(db, "endpoint", endpoint)
+            if found is None or found.status in ("Creating", "Failed", "Deleting"):
+                return None
+            config: Mapping[str, Any] | None = found.document["wanted"]["config"].get("AsyncInferenceConfig")
+            return config
+
+        config = await self._store.run(read)
+        if config is None:
+            raise ValidationError(
+                f"Endpoint {endpoint} not found, or it does not take asynchronous calls now. `fourfold list` shows the "
+                "endpoints and their status."
+            )
+        return config
+
+    def _call(self, endpoint: str, config: Mapping[str, Any], asked: Invocation, body: bytes) -> NewCall:
+        now = self._clock.now()
+        ttl = _whole(asked.ttl, TTL, "RequestTTLSeconds")
+        made = _time_ordered_id()
+        output, failure = self._locations(endpoint, config.get("OutputConfig", {}), asked, made)
+        request = Request(
+            ttl=ttl,
+            timeout=_whole(asked.timeout, TIMEOUT, "InvocationTimeoutSeconds"),
+            input=asked.input_location,
+            content_type=asked.content_type or "application/json",
+            accept=asked.accept,
+            custom_attributes=asked.custom_attributes,
+            topics=_topics(config.get("OutputConfig", {}).get("NotificationConfig")),
+        )
+        return NewCall(
+            inference_id=asked.inference_id or made,
+            output=output,
+            failure=failure,
+            request=to_json(request).decode(),
+            expires_at=now + ttl,
+            body=None if asked.input_location else body,
+            key=asked.key or None,
+        )
+
+    def _locations(
+        self, endpoint: str, config: Mapping[str, Any], asked: Invocation, made: str
+    ) -> tuple[str, str]:  # fmt: skip
+        """OutputLocation and FailureLocation, whose buckets exist."""
+        outputs = config.get("S3OutputPath") or f"{self._default}/{endpoint}"
+        failures = config.get("S3FailurePath") or outputs
+        extension = asked.extension.strip("/")
+        filename = asked.filename or f"{made}.out"
+        stem = filename.partition(".")[0]
+        output = self._location(outputs, extension, filename, default="S3OutputPath" not in config)
+        failure = self._location(
+            failures, extension, f"{stem}-error.out", default="S3OutputPath" not in config
+        )  # fmt: skip
+        return str(output), str(failure)
+
+    def _location(self, base: str, *parts: str, default: bool) -> Location:
+        try:
+            start = parse_location(base)
+            location = Location(start.bucket, "/".join(filter(None, (start.key.rstrip("/"), *parts))))
+            self._objects.path(location)
+            if default:
+                self._objects.make_bucket(location.bucket)
+            self._objects.folder(location.bucket)
+        except FourfoldError as error:
+            raise ValidationError(f"The answer cannot be put at {base}: {error.message}") from None
+        return location
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> Invocation:
+    """The members among the headers (names in lower case). Raises ValidationError."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith(_PREFIX):
+            member = name[len(_PREFIX) :]
+            longest = _LONGEST.get(member)
+            if longest is None:
+                continue
+            if len(value) > longest:
+                raise ValidationError(f"{_MEMBERS[member]} must have length less than or equal to {longest}.")
+            found[_FIELDS[member]] = value.decode("latin-1")
+        elif name == KEY:
+            if not 0 < len(value) <= MOST_KEY:
+                raise ValidationError(f"X-Fourfold-Idempotency-Key must have 1 to {MOST_KEY} characters.")
+            found["key"] = value.decode("latin-1")
+    invocation = Invocation(**found)
+    for text, pattern, called in (
+        (invocation.extension, _EXTENSION, "S3OutputPathExtension"),
+        (invocation.filename, _FILENAME, "Filename"),
+        (invocation.inference_id, _INFERENCE_ID, "InferenceId"),
+    ):
+        if text and not pattern.fullmatch(text):
+            raise ValidationError(
+                f"Value '{text}' at '{called}' failed to satisfy constraint: Member must satisfy regular expression "
+                f"pattern: {pattern.pattern}"
+            )
+    return invocation
+
+
+def _check_input(asked: Invocation, body: bytes) -> None:
+    """Exactly one of InputLocation and an inline body. Raises ValidationError."""
+    if asked.input_location:
+        if body:
+            raise ValidationError("Body and InputLocation are mutually exclusive: send one of them.")
+        try:
+            location = parse_location(asked.input_location)
+        except FourfoldError as error:
+            raise ValidationError(f"InputLocation: {error.message}") from None
+        if not location.key or location.key.endswith("/"):
+            raise ValidationError(f"InputLocation {asked.input_location} names no object: write s3://bucket/key.")
+    elif not body:
+        raise ValidationError("Send the input: an object as InputLocation, or up to 128,000 bytes as Body.")
+    elif len(body) > MOST_INLINE:
+        raise ValidationError(
+            f"The inline Body has {len(body):,} bytes; the limit is {MOST_INLINE:,}. Put it into a bucket and send its "
+            "address as InputLocation."
+        )
+
+
+def _whole(text: str, bounds: tuple[int, int, int], member: str) -> int:
+    least, most, default = bounds
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise ValidationError(
+            f"Value '{text}' at '{member}' failed to satisfy constraint: Member must be a whole number between {least} "
+            f"and {most}"
+        )
+    return int(text)
+
+
+def _topics(config: Mapping[str, Any] | None) -> Topics:
+    if not config:
+        return _NO_TOPICS
+    included = config.get("IncludeInferenceResponseIn", ())
+    return Topics(
+        config.get("SuccessTopic", ""),
+        config.get("ErrorTopic", ""),
+        "SUCCESS_NOTIFICATION_TOPIC" in included,
+        "ERROR_NOTIFICATION_TOPIC" in included,
+    )
+
+
+_NO_TOPICS = Topics()
+
+
+def _time_ordered_id() -> str:
+    """A UUID of version 7: ids made one after the other are neighbours in the index, however long the queue."""
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x7000 << 64) | (0x8000 << 48)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

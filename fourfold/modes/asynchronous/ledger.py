@@ -1,0 +1,271 @@
+"""The ledger: every change of the queue, many to one transaction and one sync of the disk.
+
+While a transaction is being written, what is wanted next gathers; then it is written together. In one transaction:
+outcomes, what is given back, ends, acceptances, and last the claims of whoever has room, so that a call that comes when
+a worker is free is accepted and claimed by the same sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.errors import FourfoldError, InternalFailure, ServiceUnavailable, ThrottlingException
+from fourfold.records import Outcome
+from fourfold.store import Store, queue
+from fourfold.store.queue import Accepted, Claim, NewCall, Return, Settlement, Token
+
+log = logging.getLogger(__name__)
+
+LEASE = 30.0
+"""Seconds for which a call is claimed; renewed while its dispatcher lives."""
+MOST_AT_ONCE = 512
+"""Acceptances that one transaction takes, so that nobody waits long for the others."""
+TRIES = 3
+"""How often a transaction is tried at once that another server's was in the way of."""
+PAUSE = 0.5
+"""Seconds after which a transaction that could not be written is tried again."""
+
+Deliver = Callable[[list[Claim]], None]
+
+
+class BacklogFull(ThrottlingException):
+    """The endpoint's queue is full."""
+
+    retry_after = 5
+
+
+class DiskFull(ServiceUnavailable):
+    """There is no room for another call."""
+
+    retry_after = 30
+
+
+@dataclass
+class _Acceptance:
+    endpoint: str
+    call: NewCall
+    most: int
+    done: asyncio.Future[Accepted]
+
+
+@dataclass
+class _Work:
+    """What one transaction is to write."""
+
+    settlements: list[tuple[Sequence[Settlement], asyncio.Future[set[Token]]]] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
+    ends: list[tuple[Sequence[tuple[Token, Outcome]], Callable[[], None]]] = field(default_factory=list)
+    acceptances: list[_Acceptance] = field(default_factory=list)
+    claims: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Written:
+    """What came of it."""
+
+    won: set[Token]
+    accepted: list[Accepted | None]
+    claims: dict[str, list[Claim]]
+
+
+class Ledger:
+    """Writes changes of the queue together.
+
+    Args:
+        store: where the queue is.
+        clock: stamps and leases.
+        owner: whose claims these are.
+        room: is there disk space for so many more bytes?
+    """
+
+    def __init__(self, store: Store, clock: Clock, owner: str, room: Callable[[int], bool] = lambda _: True) -> None:
+        self._store = store
+        self._clock = clock
+        self._owner = owner
+        self._room = room
+        self._work = _Work()
+        self._wants: dict[str, tuple[int, Deliver]] = {}
+        self._waiting: set[str] = set()
+        self._news = asyncio.Event()
+
+    async def accept(self, endpoint: str, call: NewCall, most: int) -> Accepted:
+        """Queue a call; when this returns, it is on disk.
+
+        Raises:
+            BacklogFull: `most` calls are queued already.
+            DiskFull: there is no room on the disk.
+        """
+        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._work.acceptances.append(_Acceptance(endpoint, call, most, done))
+        self._news.set()
+        return await done
+
+    def want(self, endpoint: str, most: int, deliver: Deliver) -> None:
+        """There is room for `most` calls of an endpoint; what comes is handed to `deliver`. Replaces the last want."""
+        self._wants[endpoint] = (most, deliver)
+        if most and endpoint in self._waiting:
+            self._news.set()
+
+    def look(self, endpoint: str) -> None:
+        """Calls of this endpoint may be waiting."""
+        self._waiting.add(endpoint)
+        if self._wants.get(endpoint, (0, None))[0]:
+            self._news.set()
+
+    def may_wait(self, endpoint: str) -> bool:
+        """May calls of this endpoint be waiting? False is certain, for those that came here."""
+        return endpoint in self._waiting
+
+    async def settle(self, settlements: Sequence[Settlement]) -> set[Token]:
+        """Decide what becomes of claimed calls; returns those whose claim still held."""
+        done: asyncio.Future[set[Token]] = asyncio.get_running_loop().create_future()
+        self._work.settlements.append((settlements, done))
+        self._news.set()
+        return await done
+
+    def give_back(self, token: Token, not_before: float, *, fault: bool) -> None:
+        """Queue a claimed call again."""
+        self._work.returns.append(Return(token, not_before, fault))
+        self._news.set()
+
+    def finish(self, ends: Sequence[tuple[Token, Outcome]], written: Callable[[], None]) -> None:
+        """The outcomes of these can be seen. `written` is called when that is on disk, too."""
+        self._work.ends.append((ends, written))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write, for ever."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._write(self._take())
+
+    async def close(self) -> None:
+        """Write what is left, without claims. Call it when `run` has been cancelled."""
+        self._wants.clear()
+        await self._write(self._take())
+
+    def _take(self) -> _Work:
+        work, self._work = self._work, _Work()
+        if len(work.acceptances) > MOST_AT_ONCE:
+            self._work.acceptances = work.acceptances[MOST_AT_ONCE:]
+            work.acceptances = work.acceptances[:MOST_AT_ONCE]
+            self._news.set()
+        size = sum(len(each.call.body or b"") + 1024 for each in work.acceptances)
+        if size and not self._room(size):
+            self._refuse(work, DiskFull("The disk is full: nothing more is accepted until there is room. Try again."))
+        self._waiting.update(each.endpoint for each in work.acceptances)
+        work.claims = {
+            endpoint: most for endpoint, (most, _) in self._wants.items() if most and endpoint in self._waiting
+        }
+        self._waiting.difference_update(work.claims)  # until it is known that there are more, or `look` says so
+        return work
+
+    async def _write(self, work: _Work) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                written = await self._store.run(lambda db: self._apply(db, work))
+            except Exception as error:
+                if left and _is_race(error):
+                    continue
+                await self._failed(work, error)
+                return
+            self._tell(work, written)
+            return
+
+    def _apply(self, db: Connection, work: _Work) -> _Written:
+        now = self._clock.now()
+        won = queue.settle(db, [each for settlements, _ in work.settlements for each in settlements])
+        queue.give_back(db, work.returns)
+        queue.finish(db, [end for ends, _ in work.ends for end in ends], now)
+        accepted = self._accept(db, work.acceptances, now)
+        claims = {
+            endpoint: queue.claim(db, endpoint, self._owner, now, LEASE, most)
+            for endpoint, most in sorted(work.claims.items())
+        }
+        return _Written(won, accepted, claims)
+
+    def _accept(self, db: Connection, acceptances: list[_Acceptance], now: float) -> list[Accepted | None]:
+        by_endpoint: dict[str, list[int]] = {}
+        for i, each in enumerate(acceptances):
+            by_endpoint.setdefault(each.endpoint, []).append(i)
+        answers: list[Accepted | None] = [None] * len(acceptances)
+        for endpoint in sorted(by_endpoint):
+            places = by_endpoint[endpoint]
+            new = [acceptances[i].call for i in places]
+            for i, answer in zip(
+                places, queue.accept(db, endpoint, new, now, acceptances[places[0]].most), strict=True
+            ):  # fmt: skip
+                answers[i] = answer
+        return answers
+
+    def _tell(self, work: _Work, written: _Written) -> None:
+        for given in work.returns:
+            self._later(given.token.endpoint, given.not_before)
+        for each, answer in zip(work.acceptances, written.accepted, strict=True):
+            if each.done.done():
+                continue  # the client has gone; the call stays
+            if answer is not None:
+                each.done.set_result(answer)
+            else:
+                each.done.set_exception(
+                    BacklogFull(
+                        f"{each.most:,} calls wait for endpoint {each.endpoint} already (--max-backlog). Try again "
+                        "later, or add instances."
+                    )
+                )
+        for _, tell in work.ends:
+            tell()
+        for settlements, settled in work.settlements:
+            if not settled.done():
+                settled.set_result({each.token for each in settlements} & written.won)
+        for endpoint, claims in written.claims.items():
+            if len(claims) == work.claims[endpoint]:
+                self.look(endpoint)
+            most, deliver = self._wants.get(endpoint, (0, None))
+            if claims and deliver is not None:
+                self._wants[endpoint] = (max(0, most - len(claims)), deliver)
+                deliver(claims)
+
+    def _later(self, endpoint: str, not_before: float) -> None:
+        """Look for a call that was given back when it may be tried again."""
+        delay = not_before - self._clock.now()
+        if delay <= 0:
+            self.look(endpoint)
+        else:
+            asyncio.get_running_loop().call_later(delay + 0.001, self.look, endpoint)
+
+    async def _failed(self, work: _Work, error: Exception) -> None:
+        """Acceptances are refused; all else is true already and is written when that is possible again."""
+        log.error("the queue could not be written", extra={"reason": f"{type(error).__name__}: {error}"})
+        full = isinstance(error, sa.exc.OperationalError) and "full" in str(error.orig).lower()
+        self._refuse(
+            work,
+            DiskFull("The disk is full: the call was not accepted. Try again when there is room.")
+            if full
+            else InternalFailure(f"The call could not be written ({type(error).__name__}) and was not accepted."),
+        )
+        self._work.settlements = work.settlements + self._work.settlements
+        self._work.returns = work.returns + self._work.returns
+        self._work.ends = work.ends + self._work.ends
+        self._waiting.update(work.claims)
+        await asyncio.sleep(PAUSE)
+        self._news.set()
+
+    def _refuse(self, work: _Work, error: FourfoldError) -> None:
+        for each in work.acceptances:
+            if not each.done.done():
+                each.done.set_exception(error)
+        work.acceptances = []
+
+
+def _is_race(error: Exception) -> bool:
+    """Did another server write at the same moment: a call with the same key, or rows in another order?"""
+    return isinstance(error, sa.exc.IntegrityError) or "deadlock" in str(error).lower()
