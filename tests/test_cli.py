@@ -296,3 +296,44 @@ def test_a_folder_packs_to_the_same_bytes_each_time(doubler: Path) -> None:
 def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no file or folder"), packed(tmp_path / "missing"):
         pass
+
+
+class TestServerless:
+    def test_deploy_and_describe(self, shell: Shell, halves: Path) -> None:
+        sizes = ("--memory", "3072", "--max-concurrency", "4", "--provisioned", "1", "--idle", "7")
+        shell.run("deploy", str(halves), "--name", "shop", "--serverless", *sizes)
+        shell.run("invoke", "shop", "--body", '{"instances": [[2, 4, 6, 8]]}')
+        found = shell.json("describe", "shop")
+        bounds = {"MemorySizeInMB": 3072, "MaxConcurrency": 4, "ProvisionedConcurrency": 1}
+        assert found["EndpointConfig"]["ProductionVariants"][0]["ServerlessConfig"] == bounds
+        serverless = found["Serverless"]
+        assert serverless.items() >= (bounds | {"IdleSeconds": 7, "Workers": 1, "Invocations": 1}).items()
+        assert serverless["GBSeconds"]["provisioned"] >= 0.003  # a call costs a millisecond at least
+        lines = serverless["AWSCost"]["Lines"]
+        assert sum(float(line["USD"]) for line in lines) == pytest.approx(float(serverless["AWSCost"]["USD"]))
+        assert all(line["PriceDate"] and line["Source"] for line in lines)
+        shown = shell.run("describe", "shop").stdout
+        for words in ("workers now", "cold starts", "warm latency", "GB-seconds", "USD in us-east-1, by prices of 20"):
+            assert words in shown
+        shell.run("delete", "shop")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--memory", "2048"),
+            ("--idle", "5"),
+            ("--serverless", "--memory", "1500"),
+            ("--serverless", "--provisioned", "6"),
+            ("--serverless", "--instance-count", "2"),
+            ("--serverless", "--max-concurrency", "201"),
+        ],
+    )
+    def test_options_that_do_not_go_together(self, shell: Shell, halves: Path, options: tuple[str, ...]) -> None:
+        refused = shell.run("deploy", str(halves), "--name", "never", *options, code=2)
+        assert options[-2] in refused.stderr
+
+    def test_an_endpoint_with_instances_says_why_it_cannot_become_serverless(self, shell: Shell, halves: Path) -> None:
+        shell.run("deploy", str(halves), "--name", "fixed")
+        refused = shell.run("deploy", str(halves), "--name", "fixed", "--serverless", code=1)
+        assert "Create a new endpoint instead" in refused.stderr
+        shell.run("delete", "fixed")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from botocore.exceptions import ClientError
@@ -14,6 +16,29 @@ from tests.server import LiveServer
 from tests.test_serve import SLEEPY, eventually, invoke
 
 ROW = json.dumps({"instances": [[0.1, 0.2, 0.3, 0.4]]}).encode()
+
+GREEDY = """
+import os
+
+def model_fn(model_dir):
+    if os.environ.get("EAT_WHEN_LOADING"):
+        return bytearray(3 * 1024**3)
+
+def predict_fn(data, model):
+    return len(bytearray(3 * 1024**3))
+"""
+
+FORKABLE = """
+import os
+
+FORKABLE = True
+
+def model_fn(model_dir):
+    return os.getpid()
+
+def predict_fn(data, model):
+    return [model]
+"""
 
 HUNGRY = """
 import time
@@ -27,6 +52,20 @@ def predict_fn(data, model):
         time.sleep(0.01)
     return data
 """
+
+
+BOUNDS = {"MemorySizeInMB": 1024, "MaxConcurrency": 5}
+
+
+def state(server: LiveServer, name: str) -> dict:
+    """What the native route tells about a serverless endpoint."""
+    return json.loads(server.get(f"/fourfold/endpoints/{name}"))["Variants"][0]["Serverless"]
+
+
+def stored_calls(server: LiveServer) -> int:
+    """Calls that have been written to the store of a server, looked at from outside."""
+    with closing(sqlite3.connect(server.folder / "fourfold.db")) as db:
+        return db.execute("SELECT coalesce(sum(calls), 0) FROM serverless_usage").fetchone()[0]
 
 
 def deploy(server: LiveServer, name: str, artifact, *, concurrency=5, provisioned=None, memory=1024, **environment):
@@ -103,6 +142,26 @@ def test_a_worker_over_its_memory_is_ended_and_others_live(server, handler, onnx
     assert not cold(server, "bystander")
 
 
+def test_one_allocation_far_over_the_memory_is_refused_before_the_machine_feels_it(server, handler):
+    before = set(server.worker_pids())
+    deploy(server, "greedy", handler(GREEDY), memory=1024)
+    pids = set(server.worker_pids()) - before
+    for _ in range(2):  # the second call gets a worker of its own
+        with pytest.raises(ClientError, match=r"MB of memory were in use .* MemorySizeInMB of the endpoint is 1,024"):
+            invoke(server, "greedy", b"[1]")
+    eventually(lambda: not pids & set(server.worker_pids()))
+
+
+def test_a_model_that_needs_more_memory_to_load_says_so(server, handler):
+    server.deploy("heavy", handler(GREEDY), endpoint=False, EAT_WHEN_LOADING="1")
+    sagemaker = server.client("sagemaker")
+    variant = {"VariantName": "a", "ModelName": "heavy", "ServerlessConfig": BOUNDS}
+    sagemaker.create_endpoint_config(EndpointConfigName="heavy", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="heavy", EndpointConfigName="heavy")
+    reason = server.wait("heavy", "Failed")["FailureReason"]
+    assert "MemorySizeInMB of the endpoint is 1,024" in reason
+
+
 def test_a_payload_over_4_mb_is_refused(server, onnx_model):
     deploy(server, "small", onnx_model)
     with pytest.raises(ClientError, match="4,194,304 at most"):
@@ -154,6 +213,109 @@ def test_after_a_restart_serverless_endpoints_are_there_without_a_worker(own_ser
     own_server.wait("idle")
     assert workers(own_server, "idle") == 0
     assert cold(own_server, "idle")
+
+
+def test_usage_outlives_kill_9(own_server, handler):
+    deploy(own_server, "billed", handler(SLEEPY), memory=2048)
+    invoke(own_server, "billed", b"sleep 0.3", "text/plain")
+    eventually(lambda: stored_calls(own_server) == 1)
+    before = state(own_server, "billed")["GBSeconds"]["processing"]
+    assert 0.6 <= before < 2
+    own_server.kill()
+    own_server.start()
+    own_server.wait("billed")
+    after = state(own_server, "billed")
+    assert (after["Invocations"], after["GBSeconds"]["processing"]) == (1, before)
+    metric = 'fourfold_billed_gb_seconds_total{endpoint="billed",kind="processing",variant="AllTraffic"}'
+    assert f"{metric} {before}" in own_server.get("/metrics").decode()
+
+
+def test_a_second_cold_start_forks_the_loaded_model(server, onnx_model):
+    deploy(server, "template", onnx_model, FOURFOLD_IDLE_SECONDS="0")
+
+    def starts_without_load() -> int:
+        cold(server, "template")
+        eventually(lambda: workers(server, "template") == 0)
+        return state(server, "template")["ColdStartsWithoutLoad"]
+
+    eventually(lambda: starts_without_load() > 0)
+    parts = state(server, "template")["ColdMillisecondsByPart"]
+    assert set(parts) == {"queue", "fork", "load", "first_call"}
+    assert all(value is not None for value in parts.values())
+
+
+def test_a_model_that_has_threads_is_loaded_each_time(server, onnx_model):
+    deploy(server, "threads", onnx_model, FOURFOLD_IDLE_SECONDS="0", FOURFOLD_THREADS="2")
+    for _ in range(4):
+        eventually(lambda: workers(server, "threads") == 0)
+        assert cold(server, "threads")
+        time.sleep(0.3)  # a template would be there by now
+    assert state(server, "threads")["ColdStartsWithoutLoad"] == 0
+
+
+def test_a_handler_that_says_so_is_forked_loaded(server, handler):
+    deploy(server, "forkable", handler(FORKABLE), FOURFOLD_IDLE_SECONDS="0")
+    answers = []
+
+    def twice_the_same() -> bool:
+        answers.append(invoke(server, "forkable", b"[1]"))
+        eventually(lambda: workers(server, "forkable") == 0)
+        return len(answers) > len(set(answers))
+
+    eventually(twice_the_same)
+
+
+def test_warm_workers_give_way_to_the_calls_of_others(tmp_path, onnx_model):
+    server = LiveServer(tmp_path / "data", "--warm-workers", "2")
+    try:
+        for name in ("first", "second", "third"):
+            deploy(server, name, onnx_model)
+        for name in ("first", "second", "third", "first"):
+            cold(server, name)
+        eventually(lambda: [workers(server, name) for name in ("first", "second", "third")] == [1, 0, 1])
+    finally:
+        server.stop()
+
+
+def test_provisioned_concurrency_changes_at_once_and_keeps_what_runs(server, onnx_model):
+    deploy(server, "growing", onnx_model, provisioned=1)
+    sagemaker = server.client("sagemaker")
+
+    def resize(**bounds: int) -> None:
+        change = {"VariantName": "AllTraffic", "ServerlessUpdateConfig": bounds}
+        sagemaker.update_endpoint_weights_and_capacities(EndpointName="growing", DesiredWeightsAndCapacities=[change])
+        server.wait("growing")
+
+    resize(MaxConcurrency=7, ProvisionedConcurrency=3)
+    eventually(lambda: workers(server, "growing") == 3)
+    now = server.wait("growing")["ProductionVariants"][0]["CurrentServerlessConfig"]
+    assert now == {"MemorySizeInMB": 1024, "MaxConcurrency": 7, "ProvisionedConcurrency": 3}
+    assert not cold(server, "growing")
+    with pytest.raises(ClientError, match="ProvisionedConcurrency 8 cannot be greater than MaxConcurrency 7"):
+        resize(ProvisionedConcurrency=8)
+    for bad in ({"DesiredInstanceCount": 2}, {"DesiredInstanceCount": 2, "ServerlessUpdateConfig": {}}):
+        with pytest.raises(ClientError, match="serverless: it has no instances"):
+            sagemaker.update_endpoint_weights_and_capacities(
+                EndpointName="growing", DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", **bad}]
+            )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"PrimaryContainer": {"ModelDataUrl": "s3://b/models/", "Mode": "MultiModel"}}, "multi-model"),
+        ({"Containers": [{"ModelDataUrl": "s3://b/1.onnx"}, {"ModelDataUrl": "s3://b/2.onnx"}]}, "pipeline"),
+        ({"PrimaryContainer": {"ModelDataUrl": "s3://b/1.onnx"}, "EnableNetworkIsolation": True}, "network isolation"),
+    ],
+)
+def test_models_that_serverless_endpoints_do_not_take(server, model, message):
+    sagemaker = server.client("sagemaker")
+    sagemaker.create_model(ModelName="unfit", ExecutionRoleArn="arn:aws:iam::123456789012:role/test", **model)
+    variant = {"VariantName": "a", "ModelName": "unfit", "ServerlessConfig": BOUNDS}
+    with pytest.raises(ClientError, match=f"{message}.* is not supported for serverless endpoints") as error:
+        sagemaker.create_endpoint_config(EndpointConfigName="unfit", ProductionVariants=[variant])
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+    sagemaker.delete_model(ModelName="unfit")
 
 
 def test_the_rules_of_serverless_configs(server, onnx_model):

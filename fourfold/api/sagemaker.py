@@ -70,7 +70,9 @@ class SageMaker:
         for variant in all_variants(params):
             variant.setdefault("InitialVariantWeight", 1.0)
             if "ModelName" in variant:
-                await self._find("model", variant["ModelName"], "model")
+                model = await self._find("model", variant["ModelName"], "model")
+                if "ServerlessConfig" in variant:
+                    _check_serverless_model(model)
         arn = await self._create("endpoint-config", params, "EndpointConfigName", "endpoint configuration")
         return {"EndpointConfigArn": arn}
 
@@ -267,6 +269,25 @@ def _check_variant(variant: Mapping[str, Any], params: Mapping[str, Any]) -> Non
     for member in ("AsyncInferenceConfig", "DataCaptureConfig", "VpcConfig"):
         if member in params:
             raise ValidationException(f"{member} is not supported for serverless endpoints.")
+
+
+def _check_serverless_model(model: Resource) -> None:
+    """What a model of a serverless variant may not be."""
+    containers = model.document.get("Containers") or [model.document["PrimaryContainer"]]
+    what = None
+    if len(containers) > 1:
+        what = "an inference pipeline, or one of several containers"
+    elif containers[0].get("Mode") == "MultiModel":
+        what = "a multi-model endpoint"
+    elif "VpcConfig" in model.document:
+        what = "a model with VpcConfig"
+    elif model.document.get("EnableNetworkIsolation"):
+        what = "a model with network isolation"
+    if what:
+        raise ValidationException(
+            f'Model "{model.name}" cannot be used with ServerlessConfig: {what} is not supported for serverless '
+            "endpoints. Use InstanceType and InitialInstanceCount instead."
+        )
 
 
 def _tags(params: Mapping[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from fourfold.cli import app
 from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
 from fourfold.cli.files import CONTENT_TYPES, upload_model
 from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
+from fourfold.cli.serverless import serverless_options, serverless_rows, serverless_state
 
 MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 """Statuses that an endpoint does not stay in."""
@@ -38,8 +39,22 @@ def deploy(
     ],
     name: Annotated[str, typer.Option(help="Name of the endpoint.")],
     format: Annotated[str | None, typer.Option(help="onnx, sklearn, handler, …; detected where not given.")] = None,
-    instance_count: Annotated[int, typer.Option(help="Workers that share the load.", min=1)] = 1,
-    instance_type: Annotated[str, typer.Option(help="SageMaker instance type, as in a config.")] = "ml.m5.large",
+    instance_count: Annotated[int | None, typer.Option(help="Workers that share the load; 1.", min=1)] = None,
+    instance_type: Annotated[
+        str | None, typer.Option(help="SageMaker instance type, as in a config; ml.m5.large.")
+    ] = None,
+    serverless: Annotated[bool, typer.Option("--serverless", help="No worker while nobody calls.")] = False,
+    memory: Annotated[
+        int | None,
+        typer.Option(help="Serverless: MB that a worker may use, a multiple of 1024; 2048.", min=1024, max=6144),
+    ] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option(help="Serverless: most calls at once, each in a worker of its own; 5.", min=1, max=200)
+    ] = None,
+    provisioned: Annotated[int | None, typer.Option(help="Serverless: workers kept warm; 0.", min=0, max=200)] = None,
+    idle: Annotated[
+        float | None, typer.Option(help="Serverless: seconds until an idle worker goes, 0 at once; 60.", min=0)
+    ] = None,
     max_batch: Annotated[int | None, typer.Option(help="Most calls that go to the model at once.", min=1)] = None,
     max_delay_ms: Annotated[
         float | None, typer.Option(help="Wait so long for a batch to fill; 0 takes what is there.", min=0)
@@ -55,7 +70,13 @@ def deploy(
     Uploads the artifact, creates a model and an endpoint config, creates or updates the endpoint, and waits.
     """
     began = time.monotonic()
-    environment = _environment(env or [], max_batch, max_delay_ms)
+    chosen = serverless_options(serverless, memory, max_concurrency, provisioned, idle, instance_count, instance_type)
+    environment = _environment(env or [], max_batch, max_delay_ms) | (chosen.environment() if chosen else {})
+    compute: dict[str, Any] = (
+        {"ServerlessConfig": chosen.config()}
+        if chosen
+        else {"InitialInstanceCount": instance_count or 1, "InstanceType": instance_type or "ml.m5.large"}
+    )
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
     with progress(f"deploying {name}") as line:
@@ -63,7 +84,7 @@ def deploy(
         location = upload_model(server, Path(source), name) if local else source
         line.update(f"deploying {name}: creating the model from {location}")
         before = _describe(sagemaker, name)
-        config = _create_config(sagemaker, name, location, format, environment, instance_count, instance_type)
+        config = _create_config(sagemaker, name, location, format, environment, compute)
         _point_endpoint_at(sagemaker, name, config, before)
         endpoint = _wait(sagemaker, name, config, line) if wait else _describe(sagemaker, name)
     if wait and before is not None:
@@ -129,12 +150,17 @@ def list_endpoints(json: Json = False, url: Url = URL, data_dir: DataDir = DATA_
 @app.command()
 def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
     """Show an endpoint with its variants and their models."""
-    sagemaker = Server(url, data_dir).client("sagemaker")
+    server = Server(url, data_dir)
+    sagemaker = server.client("sagemaker")
     endpoint = without_metadata(sagemaker.describe_endpoint(EndpointName=name))
     config = _config(sagemaker, endpoint["EndpointConfigName"])
     models = {one["ModelName"]: _model(sagemaker, one["ModelName"]) for one in config.get("ProductionVariants", [])}
+    serverless = (
+        serverless_state(server, name) if any(map(_is_serverless, endpoint.get("ProductionVariants", []))) else None
+    )
     if json:
-        print_json({**endpoint, "EndpointConfig": config, "Models": list(models.values())})
+        more = {"Serverless": serverless} if serverless else {}
+        print_json({**endpoint, "EndpointConfig": config, "Models": list(models.values()), **more})
         return
     print_table(("", name), _endpoint_rows(endpoint))
     for variant in config.get("ProductionVariants", []):
@@ -142,6 +168,8 @@ def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir =
             (one for one in endpoint.get("ProductionVariants", []) if one["VariantName"] == variant["VariantName"]), {}
         )
         print_table(("", variant["VariantName"]), _variant_rows(variant, running, models[variant["ModelName"]]))
+    if serverless:
+        print_table(("", "serverless"), serverless_rows(serverless))
 
 
 @app.command()
@@ -206,8 +234,7 @@ def _create_config(
     location: str,
     format: str | None,
     environment: dict[str, str],
-    instance_count: int,
-    instance_type: str,
+    compute: dict[str, Any],
 ) -> str:
     """Create a model and an endpoint config of the same name, and return it."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
@@ -220,9 +247,8 @@ def _create_config(
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": made,
-        "InitialInstanceCount": instance_count,
-        "InstanceType": instance_type,
         "InitialVariantWeight": 1.0,
+        **compute,
     }
     sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags)
     return made
@@ -322,6 +348,10 @@ def _endpoint_rows(endpoint: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, cell(value)) for label, value in rows if value is not None]
 
 
+def _is_serverless(variant: dict[str, Any]) -> bool:
+    return "CurrentServerlessConfig" in variant
+
+
 def _variant_rows(variant: dict[str, Any], running: dict[str, Any], model: dict[str, Any]) -> list[tuple[str, str]]:
     container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
     count = f"{running.get('CurrentInstanceCount', '?')} of {running.get('DesiredInstanceCount', '?')}"
@@ -330,7 +360,7 @@ def _variant_rows(variant: dict[str, Any], running: dict[str, Any], model: dict[
         ("artifact", container.get("ModelDataUrl")),
         ("image", container.get("Image")),
         ("environment", " ".join(f"{key}={value}" for key, value in container.get("Environment", {}).items()) or None),
-        ("instances", f"{count} {variant.get('InstanceType', '')}".strip()),
+        ("instances", None if _is_serverless(running) else f"{count} {variant.get('InstanceType', '')}".strip()),
         ("weight", running.get("CurrentWeight", variant.get("InitialVariantWeight"))),
     ]
     return [(label, cell(value)) for label, value in rows if value is not None]

@@ -100,10 +100,8 @@ class Endpoints:
                         f"It has {', '.join(sorted(weights))}."
                     )
                 weights[variant] = change.get("DesiredWeight", weights[variant])
+                wanted["config"] = _resized(wanted["config"], variant, change)
                 counts[variant] = change.get("DesiredInstanceCount", counts[variant])
-                serverless = change.get("ServerlessUpdateConfig")
-                if serverless:
-                    wanted["config"] = _with_serverless(wanted["config"], variant, serverless)
             if sum(weights.values()) <= 0:
                 raise ValidationException("The weights of an endpoint's variants cannot all be 0.")
             self._want(db, endpoint, wanted | {"weights": weights, "counts": counts})
@@ -222,7 +220,9 @@ def _variant_summary(variant: Document, now: Document, wanted: Document) -> Docu
         summary["DeployedImages"] = images
     serverless = variant.get("ServerlessConfig")
     if serverless:
-        summary["CurrentServerlessConfig"] = summary["DesiredServerlessConfig"] = serverless
+        desired = next((one for one in all_variants(wanted["config"]) if one["VariantName"] == name), variant)
+        summary["CurrentServerlessConfig"] = serverless
+        summary["DesiredServerlessConfig"] = desired.get("ServerlessConfig", serverless)
     else:
         summary["CurrentInstanceCount"] = now["counts"][name]
         summary["DesiredInstanceCount"] = wanted["counts"].get(name, now["counts"][name])
@@ -268,9 +268,33 @@ def _retain(old: Document, new: Document, excluded: set[str]) -> None:
         new["config"] = new["config"] | {"DataCaptureConfig": old["config"]["DataCaptureConfig"]}
 
 
-def _with_serverless(config: Document, variant: str, change: Document) -> Document:
+def _resized(config: Document, name: str, change: Document) -> Document:
+    """The config with a variant's ServerlessUpdateConfig applied, where the change has one.
+
+    Raises:
+        ValidationException: a count of instances for a serverless variant or the reverse, or bounds that do not fit.
+    """
+    variant = next(one for one in all_variants(config) if one["VariantName"] == name)
+    serverless, update = variant.get("ServerlessConfig"), change.get("ServerlessUpdateConfig")
+    if serverless is None:
+        if update is not None:
+            raise ValidationException(
+                f'Variant "{name}" has instances: ServerlessUpdateConfig is for serverless variants. Use '
+                "DesiredInstanceCount."
+            )
+        return config
+    if "DesiredInstanceCount" in change:
+        raise ValidationException(
+            f'Variant "{name}" is serverless: it has no instances to count. Use ServerlessUpdateConfig.'
+        )
+    serverless = serverless | (update or {})
+    if serverless.get("ProvisionedConcurrency", 0) > serverless["MaxConcurrency"]:
+        raise ValidationException(
+            f"ProvisionedConcurrency {serverless['ProvisionedConcurrency']} cannot be greater than MaxConcurrency "
+            f"{serverless['MaxConcurrency']}."
+        )
     variants = [
-        v | {"ServerlessConfig": v["ServerlessConfig"] | change} if v["VariantName"] == variant else v
-        for v in config["ProductionVariants"]
+        one | {"ServerlessConfig": serverless} if one["VariantName"] == name else one
+        for one in config["ProductionVariants"]
     ]
     return config | {"ProductionVariants": variants}
