@@ -74,7 +74,7 @@ def page(advice: Advice, prices: Prices) -> str:
         "<h2>Payload and time to the answer</h2>",
         pictures.latency_payload_map(scenario),
         "<h2>Cost against p99</h2>",
-        pictures.frontier(tradeoffs.points(scenario, prices), scenario.latency_p99_ms),
+        pictures.frontier(tradeoffs.points(scenario, prices, _fitting(advice)), scenario.latency_p99_ms),
         _architecture(advice),
         _list("Assumed", advice.assumptions),
         _list("Questions whose answers would sharpen this", advice.questions),

@@ -161,13 +161,10 @@ def _run(
         _write(advice, outputs, table)
         _print(advice, as_json)
         return
-    if interactive or outputs:
-        raise ValidationException(
-            "file: --file goes with neither -i, --export, --report nor --plan-out; give one --text"
-        )
-    if text is not None:
-        raise ValidationException("text: give either --text or --file, not both")
-    _run_file(file, members, table, as_json)
+    if text is not None or interactive:
+        other = "--text" if text is not None else "-i"
+        raise ValidationException(f"file: give either --file or {other}, not both")
+    _run_file(file, members, table, as_json, outputs)
 
 
 def _scenario(members: dict[str, Any], text: str | None, interactive: bool) -> Scenario:
@@ -185,17 +182,24 @@ def _scenario(members: dict[str, Any], text: str | None, interactive: bool) -> S
     return from_members(members, "flag")
 
 
-def _run_file(file: Path, members: dict[str, Any], table: Prices, as_json: bool) -> None:
+def _run_file(file: Path, members: dict[str, Any], table: Prices, as_json: bool, outputs: Outputs) -> None:
     """One answer a scenario, in order. A bad line of JSON Lines gets its error as its answer; the exit code is 2."""
     from fourfold.advisor.load import from_file, from_members
 
     failed = 0
-    for entry in from_file(file):
+    entries = list(from_file(file))
+    if outputs and len(entries) > 1:
+        raise ValidationException(
+            f"file: {file} holds {len(entries)} scenarios, and --export, --report and --plan-out are for one; "
+            "give each a file of its own"
+        )
+    for entry in entries:
         try:
             if entry.scenario is None:
                 raise ValidationException(entry.error or "")
             flags = from_members(members, "flag") if members else None
             advice = _advise(_over(entry.scenario, flags, members), table, entry.where)
+            _write(advice, outputs, table)
             _print(advice, as_json, entry)
         except FourfoldError as error:
             failed += 1

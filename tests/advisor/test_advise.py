@@ -204,6 +204,18 @@ def test_answers_can_be_taken_along(tmp_path: Path) -> None:
     assert list(out.iterdir())
 
 
+def test_a_file_of_one_scenario_is_exported_and_one_of_several_is_not(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.json"
+    one.write_text("{id: nightly, rows: 3e6, processing_s: 0.01}")
+    two.write_text('[{"rows": 3}, {"rows": 5}]')
+    ran = run("--file", str(one), "--export", "cloudformation", "--out", str(tmp_path / "out"))
+    assert ran.exit_code == 0, ran.output
+    assert "nightly" in (tmp_path / "out" / "template.yaml").read_text()
+    ran = run("--file", str(two), "--export", "boto3", "--out", str(tmp_path / "out"))
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "holds 2 scenarios" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
