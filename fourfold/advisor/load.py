@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -209,7 +210,13 @@ def _checked(name: str, value: Any) -> Any:
     raise ValidationException(f"{name}: cannot be given")
 
 
+_POWER_OF_TEN = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+")
+"""YAML 1.1 reads `3e6` as text, because it has no point."""
+
+
 def _figure(name: str, value: Any) -> float:
+    if isinstance(value, str) and _POWER_OF_TEN.fullmatch(value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValidationException(f"{name}: is {value!r}, not a number; write for example {name}: 12.5")
     figure = float(value)

@@ -162,8 +162,8 @@ def _run(
         _print(advice, as_json)
         return
     if text is not None or interactive:
-        other = "--text" if text is not None else "-i"
-        raise ValidationException(f"file: give either --file or {other}, not both")
+        member, other = ("text", "--text") if text is not None else ("file", "-i")
+        raise ValidationException(f"{member}: give either {other} or --file, not both")
     _run_file(file, members, table, as_json, outputs)
 
 
