@@ -95,8 +95,8 @@ def _serverless_state(fleet: ElasticFleet) -> dict[str, Any]:
 
 
 def _tail_all(folder: Path, lines: int) -> str:
-    found = sorted(folder.glob("*/*.log"), key=lambda path: path.stat().st_mtime)
-    return "\n".join(f"==> {path.parent.name}/{path.stem} <==\n{_tail(path, lines)}" for path in found)
+    found = sorted(folder.rglob("*.log"), key=lambda path: path.stat().st_mtime)
+    return "\n".join(f"==> {path.relative_to(folder).with_suffix('')} <==\n{_tail(path, lines)}" for path in found)
 
 
 def _tail(path: Path, lines: int) -> str:

@@ -6,7 +6,7 @@ members as they were given, so that Describe returns also what has no effect her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection
@@ -231,6 +231,26 @@ def _check_containers(params: Mapping[str, Any]) -> None:
     for container in containers:
         if "ModelDataUrl" in container and "ModelDataSource" in container:
             raise ValidationException("Specify only one of ModelDataUrl and ModelDataSource in a container.")
+        if container.get("Mode") == "MultiModel" and not container.keys() & {"ModelDataUrl", "ModelDataSource"}:
+            raise ValidationException("A container with Mode MultiModel needs ModelDataUrl: the prefix of its models.")
+        if container.get("Mode") != "MultiModel" and "MultiModelConfig" in container:
+            raise ValidationException("MultiModelConfig goes with Mode MultiModel.")
+    _check_execution(params, containers)
+
+
+def _check_execution(params: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> None:
+    """Rules of models with several containers."""
+    hostnames = [container["ContainerHostname"] for container in containers if "ContainerHostname" in container]
+    if len(set(hostnames)) < len(hostnames):
+        raise ValidationException(f"The ContainerHostname of each container must be unique: {', '.join(hostnames)}.")
+    multi_model = sum(container.get("Mode") == "MultiModel" for container in containers)
+    if multi_model > 1:
+        raise ValidationException("A model can have one container with Mode MultiModel.")
+    if params.get("InferenceExecutionConfig", {}).get("Mode") == "Direct":
+        if len(hostnames) < len(containers):
+            raise ValidationException("With InferenceExecutionConfig Direct each container needs a ContainerHostname.")
+        if len(containers) < 2 or multi_model:
+            raise ValidationException("InferenceExecutionConfig Direct is for several containers of Mode SingleModel.")
 
 
 def _check_variants(params: Mapping[str, Any]) -> None:

@@ -87,14 +87,18 @@ async def prepare(
         threads=int(number(environment, "FOURFOLD_THREADS", 1)),
         python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
     )
-    batching = Batching(
+    load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
+    return Prepared(spec, resolved.imports, batching(environment, limits), load_timeout, image, resolved.executes_code)
+
+
+def batching(environment: Mapping[str, str], limits: Limits) -> Batching:
+    """How calls are gathered, from a model's Environment. Raises ModelLoadError where a setting is no number."""
+    return Batching(
         max_batch=int(number(environment, "FOURFOLD_MAX_BATCH", 0)) or None,
         max_delay=number(environment, "FOURFOLD_MAX_DELAY_MS", 0.0) / 1000,
         queue_length=int(number(environment, "FOURFOLD_QUEUE_LENGTH", limits.queue_length)),
         timeout=number(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", limits.invocation_seconds),
     )
-    load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
-    return Prepared(spec, resolved.imports, batching, load_timeout, image, resolved.executes_code)
 
 
 def elasticity(serverless: Mapping[str, int], environment: Mapping[str, str]) -> Elasticity:

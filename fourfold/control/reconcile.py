@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
 from fourfold.config import Settings
+from fourfold.control.composites import Site, build, is_composite
 from fourfold.control.endpoints import BUSY, Document, all_variants
 from fourfold.control.models import Fetch, Prepared, elasticity, prepare
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
@@ -34,6 +35,7 @@ from fourfold.pool.local import Placer
 from fourfold.pool.metering import Meter
 from fourfold.pool.room import Room
 from fourfold.pool.routes import Kind, Route, Routes, Variant
+from fourfold.pool.several import Several, Workers
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
 from fourfold.store.usage import Key
@@ -55,7 +57,7 @@ class Running:
 
     wanted: Document
     revision: int
-    fleets: dict[str, Fleet | ElasticFleet] = field(default_factory=dict)
+    fleets: dict[str, Workers] = field(default_factory=dict)
     variants: dict[str, Variant] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
     images: dict[str, list[Document]] = field(default_factory=dict)
@@ -214,18 +216,18 @@ class Reconciler:
         """Workers for every variant, those that need not change kept. All or nothing."""
         after = Running(wanted, revision)
         restored = before is None and deployed is not None  # it loaded before the restart, so it need not be tried
-        started: list[Fleet | ElasticFleet] = []
+        started: list[Workers] = []
         try:
             for variant in all_variants(wanted["config"]):
                 variant_name = variant["VariantName"]
                 count = wanted["counts"][variant_name]
                 if before is not None and _same_workers(before.wanted, wanted, variant_name):
                     fleet = before.fleets[variant_name]
-                    after.folders[variant_name] = before.folders[variant_name]
+                    after.folders |= _of_variant(variant_name, before.folders)
                     after.images[variant_name] = before.images[variant_name]
-                    if isinstance(fleet, Fleet):
+                    if isinstance(fleet, Fleet | Several):
                         await fleet.reach(count)
-                    else:
+                    elif isinstance(fleet, ElasticFleet):
                         fleet.resize(
                             max_concurrency=variant["ServerlessConfig"]["MaxConcurrency"],
                             provisioned=variant["ServerlessConfig"].get("ProvisionedConcurrency", 0),
@@ -251,14 +253,21 @@ class Reconciler:
 
     async def _new_fleet(
         self, endpoint: str, variant: Document, wanted: Document, after: Running, deployed: Document | None
-    ) -> Fleet | ElasticFleet:
-        name = variant["VariantName"]
-        known = deployed["folders"].get(name) if deployed and deployed["revision"] == after.revision else None
-        prepared = await self._prepare(variant, wanted, Path(known) if known else None)
-        after.folders[name] = prepared.spec.path
-        after.images[name] = _images(prepared, self._clock.now())
+    ) -> Workers:
+        name, model_name = variant["VariantName"], variant["ModelName"]
+        model = wanted["models"][model_name]
+        folders = deployed["folders"] if deployed and deployed["revision"] == after.revision else {}
         health_check = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 0)
         log_folder = self._settings.logs / "endpoints" / endpoint / name
+        if is_composite(model):
+            site = Site(name, log_folder, self._settings.limits, folders, health_check)
+            several = await build(model_name, model, site, self._prepare, self._placer)
+            after.folders |= site.folders
+            after.images[name] = [image for one in site.prepared for image in _images(one, self._clock.now())]
+            return several
+        prepared = await self._prepare(model_name, model, folder=Path(folders[name]) if name in folders else None)
+        after.folders[name] = prepared.spec.path
+        after.images[name] = _images(prepared, self._clock.now())
         serverless = variant.get("ServerlessConfig")
         if serverless is not None:
             return ElasticFleet(
@@ -284,11 +293,10 @@ class Reconciler:
             log_folder=log_folder,
         )
 
-    async def _prepare(self, variant: Document, wanted: Document, folder: Path | None) -> Prepared:
-        model = variant["ModelName"]
+    async def _prepare(self, name: str, model: Document, *, folder: Path | None = None) -> Prepared:
         return await prepare(
+            name,
             model,
-            wanted["models"][model],
             self._fetch,
             self._settings.limits,
             environments=self._settings.environments,
@@ -401,6 +409,11 @@ def _same_workers(old: Document, new: Document, variant: str) -> bool:
     return before is not None and before == after
 
 
+def _of_variant(name: str, folders: Mapping[str, str]) -> dict[str, str]:
+    """The folders of one variant: its own, and those of its containers."""
+    return {key: folder for key, folder in folders.items() if key.partition("/")[0] == name}
+
+
 def _images(prepared: Prepared, now: float) -> list[Document]:
     image = prepared.image or f"fourfold/{prepared.spec.format}:latest"
     return [
@@ -408,7 +421,7 @@ def _images(prepared: Prepared, now: float) -> list[Document]:
     ]
 
 
-def _last_lines(fleet: Fleet | ElasticFleet) -> str:
+def _last_lines(fleet: Workers) -> str:
     """The end of the newest worker's log, for a FailureReason."""
     text = fleet.last_log()
     lines = text.strip().splitlines()[-LOG_LINES:]

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from fourfold.datapoints import ENDPOINTS, SAGEMAKER, Datapoint, Statistics, metric
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
+from fourfold.pool.multimodel import MultiModel, multi_model_of
 from fourfold.pool.processes import total_bytes, usage
 from fourfold.pool.routes import Routes, Variant
+from fourfold.pool.several import Several
 from fourfold.pool.stats import CallStats
+
+Pooled = Fleet | ElasticFleet | Several
 
 Processes = Mapping[int, tuple[float, int]]
 """CPU seconds used so far, and resident bytes, by process id."""
@@ -31,6 +35,8 @@ class _Before:
     client: int = 0
     server: int = 0
     model: int = 0
+    hits: int = 0
+    misses: int = 0
     starts: int = 0
     start_seconds: float = 0.0
     concurrent: Statistics = field(default_factory=Statistics)
@@ -75,6 +81,9 @@ class EndpointFigures:
             for name, statistics, unit in (*_calls(variant, fleet, before), *_concurrency(fleet, before)):
                 if statistics.count:
                     yield Datapoint(metric(SAGEMAKER, name, names), statistics, unit)
+            models = multi_model_of(fleet)
+            if models is not None:
+                yield from _multi_model(models, before, names)
             cpu, memory = self._instances(fleet, seconds, processes)
             if memory.count:
                 yield Datapoint(metric(ENDPOINTS, "CPUUtilization", names), cpu, "Percent")
@@ -83,10 +92,10 @@ class EndpointFigures:
         here = {(route.name, variant.name) for route in self._routes.values() for variant in route.variants}
         self._before = {key: before for key, before in self._before.items() if key in here}
 
-    def _variants(self) -> Iterator[tuple[Variant, Fleet | ElasticFleet]]:
+    def _variants(self) -> Iterator[tuple[Variant, Pooled]]:
         for route in list(self._routes.values()):
             for variant in route.variants:
-                if isinstance(variant.backend, Fleet | ElasticFleet):
+                if isinstance(variant.backend, Pooled):
                     yield variant, variant.backend
 
     def _known(self, variant: Variant) -> _Before:
@@ -96,9 +105,7 @@ class EndpointFigures:
             before = self._before[key] = _Before(variant.stats)
         return before
 
-    def _instances(
-        self, fleet: Fleet | ElasticFleet, seconds: float, processes: Processes
-    ) -> tuple[Statistics, Statistics]:
+    def _instances(self, fleet: Pooled, seconds: float, processes: Processes) -> tuple[Statistics, Statistics]:
         """Percent of a core, and of the memory that a worker may have; a value for each worker."""
         limit = fleet.elasticity.memory_mb * 2**20 if isinstance(fleet, ElasticFleet) else total_bytes()
         cpu, memory = Statistics(), Statistics()
@@ -111,7 +118,7 @@ class EndpointFigures:
         return cpu, memory
 
 
-def _calls(variant: Variant, fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str, Statistics, str]]:
+def _calls(variant: Variant, fleet: Pooled, before: _Before) -> list[tuple[str, Statistics, str]]:
     stats = variant.stats
     calls, seconds = stats.calls - before.calls, stats.seconds - before.seconds
     model = sum(stats.of_model.values())
@@ -135,7 +142,7 @@ def _calls(variant: Variant, fleet: Fleet | ElasticFleet, before: _Before) -> li
     return figures
 
 
-def _concurrency(fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str, Statistics, str]]:
+def _concurrency(fleet: Pooled, before: _Before) -> list[tuple[str, Statistics, str]]:
     figures = [("ConcurrentRequestsPerModel", before.concurrent, "None")]
     before.concurrent = Statistics()
     if isinstance(fleet, ElasticFleet):
@@ -146,6 +153,23 @@ def _concurrency(fleet: Fleet | ElasticFleet, before: _Before) -> list[tuple[str
         before.starts, before.start_seconds = starts.count, starts.sums.fork + starts.sums.load
         before.provisioned_use = Statistics()
     return figures
+
+
+def _multi_model(models: MultiModel, before: _Before, names: Mapping[str, str]) -> Iterator[Datapoint]:
+    """SageMaker's metrics of multi-model endpoints."""
+    hits, misses = models.hits - before.hits, models.misses - before.misses
+    before.hits, before.misses = models.hits, models.misses
+    figures = models.take_figures()
+    for name, statistics, unit in (
+        ("ModelCacheHit", _rate(hits, hits + misses), "None"),
+        ("ModelDownloadingTime", figures.downloading, "Microseconds"),
+        ("ModelLoadingTime", figures.loading, "Microseconds"),
+        ("ModelLoadingWaitTime", figures.waiting, "Microseconds"),
+        ("ModelUnloadingTime", figures.unloading, "Microseconds"),
+    ):
+        if statistics.count:
+            yield Datapoint(metric(SAGEMAKER, name, names), statistics, unit)
+    yield Datapoint(metric(ENDPOINTS, "LoadedModelCount", names), Statistics.of(float(models.loaded)), "None")
 
 
 def _from(statuses: Mapping[int, int], first: int) -> int:

@@ -9,8 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
+from fourfold.pool.multimodel import multi_model_of
 from fourfold.pool.processes import resident_bytes
 from fourfold.pool.routes import Routes
+from fourfold.pool.several import Several
 from fourfold.pool.stats import BUCKETS
 
 
@@ -65,6 +67,12 @@ class Metrics:
             "Serverless compute since the endpoint was made: time x memory; kind is processing, provisioned or kept",
             labels=(*labels, "kind"),
         )
+        loaded = GaugeMetricFamily(
+            "fourfold_loaded_models", "Models of a multi-model endpoint in memory", labels=labels
+        )
+        hits = CounterMetricFamily("fourfold_model_cache_hits", "Calls whose model was loaded", labels=labels)
+        misses = CounterMetricFamily("fourfold_model_cache_misses", "Calls whose model was not loaded", labels=labels)
+        unloads = CounterMetricFamily("fourfold_model_unloads", "Models that had to go for others", labels=labels)
         for route in list(self._routes.values()):
             for variant in route.variants:
                 key = (route.name, variant.name)
@@ -73,7 +81,7 @@ class Metrics:
                     invocations.add_metric((*key, str(status)), count)
                 latency.add_metric(key, _cumulative(stats.buckets), stats.seconds)
                 fleet = variant.backend
-                if not isinstance(fleet, Fleet | ElasticFleet):
+                if not isinstance(fleet, Fleet | ElasticFleet | Several):
                     continue
                 queue.add_metric(key, len(fleet.batcher))
                 throttled.add_metric(key, fleet.batcher.rejected)
@@ -81,6 +89,12 @@ class Metrics:
                 batched.add_metric(key, fleet.batcher.batched_calls)
                 workers.add_metric(key, len(fleet.ready))
                 restarts.add_metric(key, fleet.restarts)
+                models = multi_model_of(fleet)
+                if models is not None:
+                    loaded.add_metric(key, models.loaded)
+                    hits.add_metric(key, models.hits)
+                    misses.add_metric(key, models.misses)
+                    unloads.add_metric(key, models.unloads)
                 for worker in fleet.ready:
                     memory.add_metric((*key, str(worker.pid)), resident_bytes(worker.pid))
                 if isinstance(fleet, ElasticFleet):
@@ -99,7 +113,8 @@ class Metrics:
         server.add_metric((), resident_bytes("self"))
         yield from (
             invocations, latency, queue, throttled, batches, batched, workers, restarts, memory,
-            cold, templates, cold_seconds, billed, refused, server,
+            cold, templates, cold_seconds, billed, loaded, hits, misses, unloads,
+            refused, server,
         )  # fmt: skip
         for collector in self._more:
             yield from collector()

@@ -66,6 +66,10 @@ class Batcher:
         """Calls that wait or are being worked on."""
         return len(self) + sum(worker.calls() for worker in self.workers)
 
+    def oldest(self) -> float | None:
+        """`loop.time()` when the call came that waits for the longest time. None: none waits."""
+        return self._waiting[0].arrived if self._waiting else None
+
     def submit(self, waiter: Waiter) -> None:
         """Queue a call. Raises ThrottlingException where too many wait already."""
         self._admit()

@@ -1,0 +1,413 @@
+"""Many models behind one variant: each is loaded when a call first names it, and unloaded when memory is needed.
+
+    call ─► TargetModel ─┬─ loaded ─► its batcher ─► its worker                        a hit
+                         └─ not ────► download, room, fork, load; calls wait meanwhile   a miss
+
+A model has a worker of its own, so unloading is the end of a process and gives back all that the model held. What has
+not been called for the longest time goes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fourfold.datapoints import Statistics
+from fourfold.errors import (
+    FourfoldError,
+    InternalFailure,
+    ModelError,
+    ModelNotReadyException,
+    ServiceUnavailable,
+    ThrottlingException,
+    ValidationError,
+)
+from fourfold.pool.batcher import Batcher, Batching
+from fourfold.pool.fleet import Fleet
+from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
+from fourfold.pool.local import Placer
+from fourfold.pool.processes import private_bytes
+from fourfold.pool.several import Several
+from fourfold.records import Call, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+TARGET_MODEL = "x-amzn-sagemaker-target-model"
+MEASURE_SECONDS = 5.0
+"""How often the memory of workers is measured: models grow with their first calls."""
+LOADING_AT_ONCE = 4
+"""Models that are downloaded and loaded side by side; more would only slow each other down."""
+MOST_LOADING = 512
+"""Models that may wait to be loaded before calls to further ones are refused."""
+
+
+@dataclass(frozen=True)
+class Loadable:
+    """A model that is on this machine.
+
+    Attributes:
+        spec: what its worker loads.
+        imports: modules that its format needs, for the zygote.
+        load_timeout: seconds that it may take to load.
+    """
+
+    spec: WorkerSpec
+    imports: Sequence[str]
+    load_timeout: float
+
+
+Fetch = Callable[[str], Awaitable[Loadable]]
+"""From a TargetModel to the model on this machine. Raises FourfoldError: what the calls that wait for it are told."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much may be loaded.
+
+    Attributes:
+        memory_bytes: of all workers together, shared pages not counted.
+        models: workers. None: memory alone decides.
+        keep: False unloads a model as soon as nobody waits for it (ModelCacheSetting Disabled).
+    """
+
+    memory_bytes: int
+    models: int | None = None
+    keep: bool = True
+
+
+@dataclass
+class CacheFigures:
+    """For SageMaker's metrics of multi-model endpoints: times since somebody last asked, in microseconds."""
+
+    downloading: Statistics = field(default_factory=Statistics)
+    loading: Statistics = field(default_factory=Statistics)
+    waiting: Statistics = field(default_factory=Statistics)
+    """From a call's coming to its model's being loaded."""
+    unloading: Statistics = field(default_factory=Statistics)
+
+
+class Model:
+    """One model that is loaded, or being loaded."""
+
+    __slots__ = ("batcher", "called", "fleet", "name", "needs_room", "task")
+
+    def __init__(self, name: str, batcher: Batcher) -> None:
+        self.name = name
+        self.batcher = batcher
+        self.called = 0.0
+        self.needs_room = False
+        self.fleet: Fleet | None = None
+        self.task: asyncio.Task[None]
+
+    @property
+    def loaded(self) -> bool:
+        return self.fleet is not None and bool(self.fleet.ready)
+
+    @property
+    def idle(self) -> bool:
+        """Loaded, and nobody waits for it."""
+        return self.loaded and not len(self.batcher) and not any(w.outstanding for w in self.batcher.workers)
+
+
+class MultiModel(Several):
+    """The models under one prefix, as many loaded as there is room for.
+
+    Args:
+        fetch: brings a model here.
+        placer: starts workers.
+        batching: how each model's calls are gathered.
+        room: how much may be loaded.
+        log_folder: a model's workers log to `<log_folder>/<model>/<instance>.log`. None: to the server's own output.
+    """
+
+    def __init__(
+        self, fetch: Fetch, placer: Placer, batching: Batching, room: Room, log_folder: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.room = room
+        self._figures = CacheFigures()
+        self.hits = self.misses = self.loads = self.unloads = 0
+        self._fetch = fetch
+        self._placer = placer
+        self._batching = batching
+        self._log_folder = log_folder
+        self._loop = asyncio.get_running_loop()
+        self._models: dict[str, Model] = {}
+        self._at_once = asyncio.Semaphore(LOADING_AT_ONCE)
+        self._making_room = asyncio.Lock()
+        self._loading = 0
+        self._sizes: dict[int, int] = {}
+        self._measured = 0.0
+        self._measuring: asyncio.Task[None] | None = None
+        self._unloading: set[asyncio.Task[None]] = set()
+        self._most_workers = 1
+        self._stopped = False
+
+    def fleets(self) -> Iterator[Fleet]:
+        return (model.fleet for model in self._models.values() if model.fleet is not None)
+
+    def take_figures(self) -> CacheFigures:
+        """What was measured since this was called the last time."""
+        taken, self._figures = self._figures, CacheFigures()
+        return taken
+
+    @property
+    def loaded(self) -> int:
+        """Models that are loaded."""
+        return sum(model.loaded for model in self._models.values())
+
+    @property
+    def ready(self) -> list[WorkerLink]:
+        return [worker for fleet in self.fleets() for worker in fleet.ready]
+
+    @property
+    def wanted(self) -> int:
+        """None has to be there: what is called is loaded."""
+        return 0
+
+    @property
+    def failure(self) -> FourfoldError | None:
+        """A model that does not load is its callers' affair, not the endpoint's."""
+        return None
+
+    async def start(self, count: int) -> None:
+        """Be ready to load models, each with at most `count` workers where one is not enough."""
+        self._most_workers = count
+
+    async def reach(self, count: int) -> None:
+        self._most_workers = count
+
+    # Calls
+
+    def submit(self, waiter: Waiter) -> None:
+        """Take a call.
+
+        Raises:
+            ValidationError: it names no TargetModel.
+            ThrottlingException: too many wait for this model, or for models that are not loaded.
+        """
+        self._named(waiter.call).batcher.submit(waiter)
+
+    def submit_stream(self, waiter: StreamWaiter) -> None:
+        """Take a call that is answered in parts. Raises as `submit`."""
+        self._named(waiter.call).batcher.submit_stream(waiter)
+
+    def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
+        """Nobody waits for this call any more."""
+        model = self._models.get((waiter.call.headers or {}).get(TARGET_MODEL, ""))
+        if model is not None:
+            model.batcher.withdraw(waiter)
+
+    def _named(self, call: Call) -> Model:
+        name = call.headers.get(TARGET_MODEL) if call.headers is not None else None
+        if not name:
+            raise ValidationError(
+                "TargetModel is needed: this is a multi-model endpoint. Name a model by its path below the model's "
+                "ModelDataUrl, as in model-a.tar.gz."
+            )
+        model = self._models.get(name)
+        if model is None:
+            model = self._load(name)
+        if model.fleet is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        model.called = self._loop.time()
+        return model
+
+    # Loading
+
+    def _load(self, name: str) -> Model:
+        if self._stopped:
+            raise ServiceUnavailable("The endpoint is being deleted.")
+        if self._loading >= MOST_LOADING:
+            raise ThrottlingException(f"{self._loading} models wait to be loaded already. Try again later.")
+        batcher = Batcher(self._batching)
+        batcher.times = self.batcher.times
+        if not self.room.keep:
+            batcher.answered = lambda _: self._answered(name)
+        model = self._models[name] = Model(name, batcher)
+        self._loading += 1
+        model.task = asyncio.create_task(self._bring(model))
+        return model
+
+    async def _bring(self, model: Model) -> None:
+        """Download, make room, load. The calls that wait are answered, or told why not."""
+        asked = self._loop.time()
+        try:
+            async with self._at_once:
+                begun = self._loop.time()
+                found = await self._fetch(model.name)
+                downloaded = self._loop.time()
+                await self._make_room(model)
+                fleet = self._fleet(model, found)
+                started = self._loop.time()
+                await fleet.start(1)
+                loaded = self._loop.time()
+        except Exception as error:
+            if not isinstance(error, FourfoldError):
+                log.exception("loading failed inside the server", extra={"model": model.name})
+            self._drop(model)
+            model.batcher.fail_all(_not_loaded(model.name, error))
+            return
+        finally:
+            self._loading -= 1
+            model.needs_room = False
+        model.fleet = fleet
+        self.loads += 1
+        figures = self._figures
+        figures.downloading.add((downloaded - begun) * 1e6)
+        figures.loading.add((loaded - started) * 1e6)
+        figures.waiting.add((loaded - asked) * 1e6)
+        self.changed()
+        await self._measure()
+
+    def _fleet(self, model: Model, found: Loadable) -> Fleet:
+        fleet = Fleet(
+            found.spec,
+            self._placer,
+            self._batching,
+            imports=found.imports,
+            load_timeout=found.load_timeout,
+            log_folder=None if self._log_folder is None else self._log_folder / _folder(model.name),
+        )
+        fleet.batcher = model.batcher  # with the calls that wait in it
+        fleet.changed = self.changed
+        return fleet
+
+    # Unloading
+
+    async def _make_room(self, model: Model) -> None:
+        """Unload until one more fits; where every model is busy, wait for one that is not."""
+        async with self._making_room:
+            while self._is_full():
+                if not self._unload_oldest(besides=model):
+                    await asyncio.sleep(0.005)
+            model.needs_room = True
+
+    def _is_full(self) -> bool:
+        """Would one more be too many? Its size is not known yet: it is taken for an ordinary one."""
+        present = sum(model.fleet is not None or model.needs_room for model in self._models.values())
+        if not present:
+            return False
+        if self.room.models is not None and present >= self.room.models:
+            return True
+        used = sum(self._sizes.values())
+        ordinary = used / max(1, len(self._sizes))
+        return ordinary * (present + 1) > self.room.memory_bytes
+
+    def _unload_oldest(self, besides: Model | None = None) -> bool:
+        """Unload the model that has not been called for the longest time. False: all are in use."""
+        idle = [model for model in self._models.values() if model.idle and model is not besides]
+        if not idle:
+            return False
+        self._unload(min(idle, key=lambda model: model.called))
+        return True
+
+    def _answered(self, name: str) -> None:
+        """Without a cache a model goes when its last call is answered: in the next turn, when the reply is written."""
+        self._loop.call_soon(self._unload_idle, name)
+
+    def _unload_idle(self, name: str) -> None:
+        model = self._models.get(name)
+        if model is not None and model.idle:
+            self._unload(model)
+
+    def _unload(self, model: Model) -> None:
+        self._drop(model)
+        self.unloads += 1
+        task = asyncio.create_task(self._end(model))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    async def _end(self, model: Model) -> None:
+        assert model.fleet is not None
+        begun = self._loop.time()
+        await model.fleet.stop(0)
+        self._figures.unloading.add((self._loop.time() - begun) * 1e6)
+        log.info("model unloaded", extra={"model": model.name})
+
+    def _drop(self, model: Model) -> None:
+        """No call finds it any more."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
+            self.batcher.forget(model.batcher)
+        for worker in model.batcher.workers:
+            self._sizes.pop(worker.pid, None)
+
+    # Watching
+
+    def tick(self) -> None:
+        """Called regularly: deadlines, models that broke, more workers for models that need them, memory."""
+        now = self._loop.time()
+        for model in list(self._models.values()):
+            if model.fleet is None:
+                self._expire_loading(model, now)
+                continue
+            model.fleet.tick()
+            if model.fleet.failure is not None and not model.fleet.ready:
+                model.batcher.fail_all(_not_loaded(model.name, model.fleet.failure))
+                self._unload(model)
+            elif len(model.batcher) and 0 < model.fleet.wanted < self._most_workers and not self._is_full():
+                model.fleet.scale(model.fleet.wanted + 1)
+        if now - self._measured >= MEASURE_SECONDS and (self._measuring is None or self._measuring.done()):
+            self._measuring = asyncio.create_task(self._measure())
+
+    def _expire_loading(self, model: Model, now: float) -> None:
+        waited = model.batcher.oldest()
+        if waited is not None and now - waited > self._batching.timeout:
+            model.batcher.fail_all(
+                ModelNotReadyException(f"The model {model.name} is still being loaded. Wait and try again.")
+            )
+
+    async def _measure(self) -> None:
+        """Weigh every worker, and unload while they are too much together."""
+        self._measured = self._loop.time()
+        pids = [worker.pid for worker in self.ready]
+        self._sizes = await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
+        while sum(self._sizes.values()) > self.room.memory_bytes and self._unload_oldest():
+            pass
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Load nothing more, finish the calls there are within `grace` seconds, end the workers."""
+        self._stopped = True
+        loading = [model.task for model in self._models.values() if model.fleet is None]
+        if loading:
+            await asyncio.wait(loading, timeout=grace)
+        for task in loading:
+            task.cancel()
+        for model in self._models.values():
+            if model.fleet is None:
+                model.batcher.fail_all(ServiceUnavailable("The endpoint is being deleted."))
+        await asyncio.gather(*loading, *(fleet.stop(grace) for fleet in self.fleets()), return_exceptions=True)
+        for model in list(self._models.values()):
+            self._drop(model)
+        await asyncio.gather(*self._unloading, return_exceptions=True)
+
+    def last_log(self) -> str:
+        return ""
+
+
+def multi_model_of(backend: object) -> MultiModel | None:
+    """The multi-model part of a variant's backend: the whole of it, or one stage of a pipeline."""
+    if isinstance(backend, MultiModel):
+        return backend
+    parts = backend.parts if isinstance(backend, Several) else ()
+    return next((part for part in parts if isinstance(part, MultiModel)), None)
+
+
+def _folder(name: str) -> str:
+    """A model's name as that of one folder."""
+    return name.replace("/", "_")[-120:]
+
+
+def _not_loaded(name: str, error: Exception) -> FourfoldError:
+    """What the callers of a model hear that cannot be loaded."""
+    if isinstance(error, ValidationError):
+        return error
+    if not isinstance(error, FourfoldError):
+        return InternalFailure(f"{type(error).__name__} while the model {name} was loaded; see the server's log.")
+    return ModelError(f"The model {name} cannot be loaded: {error.message}", original_message=error.message)
