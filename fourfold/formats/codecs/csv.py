@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fourfold.formats.base import Arrays, Tensor
@@ -52,12 +54,24 @@ def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
     if all(array.dtype.kind in "fiu" for array in columns):
         lists = [array.tolist() for array in columns]
         rows = lists[0] if len(lists) == 1 else [list(itertools.chain(*parts)) for parts in zip(*lists, strict=True)]
-        lines.extend([",".join([repr(value) for value in row]) for row in rows])
+        lines.append(_number_lines(rows))
     else:
         lines.extend(
             _line(list(itertools.chain(*parts))) for parts in zip(*[plain(array) for array in columns], strict=True)
         )
     return ("\n".join(lines) + "\n").encode()
+
+
+def _number_lines(rows: list[list[float]]) -> str:
+    """Rows of numbers as lines. JSON writes them four times as fast as `repr` does, but knows no NaN or infinity."""
+    encoded = msgspec.json.encode(rows)
+    if b"null" not in encoded:
+        return encoded[2:-2].replace(b"],[", b"\n").decode()
+    return "\n".join([",".join(map(_number, row)) for row in rows])
+
+
+def _number(value: float) -> str:
+    return msgspec.json.encode(value).decode() if math.isfinite(value) else repr(value)
 
 
 def _column_names(outputs: Arrays) -> list[str]:
