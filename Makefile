@@ -35,6 +35,7 @@ bench: .venv/ready
 	$(BIN)/python bench/realtime.py
 	$(BIN)/python bench/steadiness.py
 	$(BIN)/python bench/cycles.py
+	$(BIN)/python bench/batch.py
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py

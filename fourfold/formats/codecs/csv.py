@@ -67,10 +67,10 @@ def _number_lines(rows: list[list[float]]) -> str:
     encoded = msgspec.json.encode(rows)
     if b"null" not in encoded:
         return encoded[2:-2].replace(b"],[", b"\n").decode()
-    return "\n".join([",".join(map(_number, row)) for row in rows])
+    return "\n".join([",".join(map(_written, row)) for row in rows])
 
 
-def _number(value: float) -> str:
+def _written(value: float) -> str:
     return msgspec.json.encode(value).decode() if math.isfinite(value) else repr(value)
 
 

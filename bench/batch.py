@@ -1,0 +1,412 @@
+"""How fast is a transform job beside a bare loop? Writes the section `batch` of docs/reference/performance.md.
+
+    python bench/batch.py [--rows 10000000] [--csv-rows 1000000] [--rounds 3] [--nice] [--no-write]
+
+The bare loop is what a careful person would write: pyarrow reads, `session.run` takes blocks of 4,096 rows, pyarrow
+writes, in as many processes as the job has workers, each with its part of the rows. Job and loop take turns on the same
+file. Workers of jobs have the lowest priority: on a machine with other work, --nice gives the loop the same, so that
+the ratio holds. Ray Data reads the same Parquet where ray is installed, and mosec answers single rows where its
+environment is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import models
+import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import report
+import venvs
+from load import measure, request_bytes
+from servers import SERVERS, Fourfold, Running, client, free_port
+
+BLOCK = 4096
+GROUP = 65_536
+"""Rows of a row group."""
+WORKERS = 2
+COLUMNS = [f"f{i}" for i in range(30)]
+PARQUET = "application/vnd.apache.parquet"
+
+
+# The data
+
+
+def ensure_parquet(rows: int) -> Path:
+    """A file of `rows` distinct rows, 30 columns of float32."""
+    path = models.DATA / f"batch-{rows}.parquet"
+    if not path.exists():
+        random = np.random.default_rng(models.SEED)
+        with pq.ParquetWriter(path, pa.schema([(name, pa.float32()) for name in COLUMNS])) as writer:
+            for start in range(0, rows, GROUP):
+                block = random.standard_normal((min(GROUP, rows - start), 30), np.float32).round(4)
+                writer.write_table(pa.table(dict(zip(COLUMNS, block.T, strict=True))), row_group_size=GROUP)
+    return path
+
+
+def ensure_csv(rows: int) -> Path:
+    """The same rows as lines, without a header."""
+    path = models.DATA / f"batch-{rows}.csv"
+    if not path.exists():
+        options = pacsv.WriteOptions(include_header=False)
+        pacsv.write_csv(pq.read_table(ensure_parquet(rows)), path, options)
+    return path
+
+
+# The bare loop
+
+
+def bare_parquet(path: Path, processes: int, nice: int) -> float:
+    """Seconds of the loop over row groups."""
+    groups = pq.ParquetFile(path).num_row_groups
+    borders = [groups * i // processes for i in range(processes + 1)]
+    return _in_processes(_parquet_part, nice, [(path, *span) for span in itertools.pairwise(borders)])
+
+
+def bare_csv(path: Path, processes: int, nice: int) -> float:
+    """Seconds of the loop over byte ranges that end with a line."""
+    size = path.stat().st_size
+    borders = [0]
+    with path.open("rb") as file:
+        for i in range(1, processes):
+            file.seek(size * i // processes)
+            file.readline()
+            borders.append(file.tell())
+    borders.append(size)
+    return _in_processes(_csv_part, nice, [(path, *span) for span in itertools.pairwise(borders)])
+
+
+def _in_processes(part: Callable[..., None], nice: int, arguments: list[tuple[Any, ...]]) -> float:
+    """Wall seconds from the moment when every process has its imports and its session."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(len(arguments) + 1)
+    with tempfile.TemporaryDirectory(dir=models.DATA) as folder:
+        processes = [
+            context.Process(target=_ready_then, args=(barrier, part, nice, *one, Path(folder) / str(number)))
+            for number, one in enumerate(arguments)
+        ]
+        for process in processes:
+            process.start()
+        barrier.wait()
+        began = time.perf_counter()
+        for process in processes:
+            process.join()
+        seconds = time.perf_counter() - began
+    if any(process.exitcode for process in processes):
+        sys.exit("the bare loop failed")
+    return seconds
+
+
+def _ready_then(barrier: Any, part: Callable[..., None], nice: int, *arguments: Any) -> None:
+    os.nice(nice)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(str(models.DATA / "fraud.onnx"), options, providers=["CPUExecutionProvider"])
+    barrier.wait()
+    part(session, *arguments)
+
+
+def _parquet_part(session: Any, path: Path, first: int, last: int, target: Path) -> None:
+    file = pq.ParquetFile(path)
+    schema = pa.schema([("y0", pa.float32()), ("y1", pa.float32())])
+    with pq.ParquetWriter(target, schema) as writer:
+        for batch in file.iter_batches(BLOCK, row_groups=list(range(first, last)), use_threads=False):
+            answer = session.run(None, {"x": np.column_stack([column.to_numpy() for column in batch.columns])})[0]
+            writer.write_table(pa.table([pa.array(answer[:, 0]), pa.array(answer[:, 1])], schema=schema))
+
+
+def _csv_part(session: Any, path: Path, start: int, stop: int, target: Path) -> None:
+    types = dict.fromkeys(COLUMNS, pa.float32())
+    with path.open("rb") as file:
+        file.seek(start)
+        body = pa.BufferReader(file.read(stop - start))
+    reader = pacsv.open_csv(
+        body,
+        pacsv.ReadOptions(use_threads=False, column_names=COLUMNS),
+        convert_options=pacsv.ConvertOptions(column_types=types),
+    )
+    options = pacsv.WriteOptions(include_header=False)
+    with target.open("wb") as sink:
+        for batch in reader:
+            rows = np.column_stack([column.to_numpy() for column in batch.columns])
+            for at in range(0, len(rows), BLOCK):
+                answer = session.run(None, {"x": rows[at : at + BLOCK]})[0]
+                pacsv.write_csv(pa.table({"y0": answer[:, 0], "y1": answer[:, 1]}), sink, options)
+
+
+# The job
+
+
+class Jobs:
+    """A server with the model, and jobs on it."""
+
+    def __init__(self, running: Running, data_dir: Path) -> None:
+        self.running = running
+        self.bucket = data_dir / "buckets" / "bench"
+        self.sagemaker = client(running.keys, "sagemaker")
+        self._names = (f"job-{number}" for number in itertools.count())
+        self.name = ""
+
+    def start(self, path: Path, *, workers: int = WORKERS, accept: str = "") -> None:
+        """A job over one file, which is linked into the bucket."""
+        self.name = next(self._names)
+        folder = self.bucket / self.name
+        folder.mkdir(parents=True)
+        os.link(path, folder / path.name)
+        csv = path.suffix == ".csv"
+        given = {"S3DataType": "S3Prefix", "S3Uri": f"s3://bench/{self.name}/{path.name}"}
+        text = {"ContentType": "text/csv", "SplitType": "Line"} if csv else {"ContentType": PARQUET}
+        wanted = {"Accept": accept or "text/csv", "AssembleWith": "Line"} if csv else {}
+        self.sagemaker.create_transform_job(
+            TransformJobName=self.name,
+            ModelName="fraud",
+            MaxConcurrentTransforms=workers,
+            TransformInput={"DataSource": {"S3DataSource": given}, **text},
+            TransformOutput={"S3OutputPath": f"s3://bench/{self.name}/out", **wanted},
+            TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        )
+
+    def run(self, path: Path, *, workers: int = WORKERS) -> float:
+        """Wall seconds from the request to the end that a client sees."""
+        began = time.perf_counter()
+        self.start(path, workers=workers)
+        self.wait()
+        seconds = time.perf_counter() - began
+        shutil.rmtree(self.bucket / self.name)
+        return seconds
+
+    def wait(self) -> None:
+        while (job := self._status())["TransformJobStatus"] == "InProgress":
+            time.sleep(0.005 if job["Seconds"] < 1 else 0.05)
+        if job["TransformJobStatus"] not in ("Completed", "Stopped"):
+            sys.exit(f"the job ended as {job}")
+
+    def stop(self) -> None:
+        self.sagemaker.stop_transform_job(TransformJobName=self.name)
+        while self._status()["TransformJobStatus"] in ("InProgress", "Stopping"):
+            time.sleep(0.05)
+        shutil.rmtree(self.bucket / self.name)
+
+    def _status(self) -> dict[str, Any]:
+        url = f"{self.running.keys['AWS_ENDPOINT_URL']}/fourfold/batch/{self.name}"
+        with urlopen(Request(url, headers=self.running.headers), timeout=30) as answer:
+            return json.loads(answer.read())  # type: ignore[no-any-return]
+
+
+@contextmanager
+def largest_worker() -> Iterator[list[float]]:
+    """The most resident megabytes of any process at the lowest priority, looked at every 50 ms; file pages apart."""
+    found = [0.0]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            found[0] = max([found[0], *map(_anonymous_mb, _lowest_priority())])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def _lowest_priority() -> list[int]:
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getpriority(os.PRIO_PROCESS, int(entry)) == 19:
+                found.append(int(entry))
+        except (ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def _anonymous_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+# The figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--csv-rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nice", action="store_true", help="run the bare loop at the priority of a job's workers")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    choice = parser.parse_args()
+    models.ensure()
+    with tempfile.TemporaryDirectory(prefix="batch-", dir=models.DATA) as scratch:  # on the data's file system: linked
+        running = Fourfold().start("fraud", free_port(), Path(scratch))
+        try:
+            sections = list(measured(Jobs(running, Path(scratch) / "data"), choice))
+        finally:
+            running.stop()
+    text = "\n\n".join(sections)
+    print(text)
+    if not choice.no_write:
+        report.write_section("batch", text)
+
+
+def measured(jobs: Jobs, choice: argparse.Namespace) -> Iterator[str]:
+    yield (
+        f"`fraud`, 30 float32 a row, {os.cpu_count()} cores, {WORKERS} workers, medians of {choice.rounds} rounds in "
+        "which job and bare loop took turns. A job's time is the client's: from CreateTransformJob to the status "
+        "Completed, planning, start of the workers and putting together included."
+    )
+    yield overhead(jobs)
+    yield throughput(jobs, choice)
+    yield growth(jobs, choice.rows)
+    yield scaling(jobs, choice)
+    yield neighbour(jobs, choice)
+    yield from peers(choice)
+
+
+def overhead(jobs: Jobs) -> str:
+    path = ensure_csv(1)
+    first = jobs.run(path)
+    again = [jobs.run(path) for _ in range(7)]
+    return report.table(
+        ("a job of one row", "ms"),
+        [
+            ("the first one of a server", f"{first * 1000:.0f}"),
+            ("the next ones", f"{statistics.median(again) * 1000:.0f}"),
+        ],
+    )
+
+
+def throughput(jobs: Jobs, choice: argparse.Namespace) -> str:
+    rows = []
+    kinds: list[tuple[str, Path, int, Callable[[Path, int, int], float]]] = [
+        ("Parquet", ensure_parquet(choice.rows), choice.rows, bare_parquet),
+        ("CSV", ensure_csv(choice.csv_rows), choice.csv_rows, bare_csv),
+    ]
+    with largest_worker() as memory:
+        for title, path, count, bare in kinds:
+            loop, job = [], []
+            for _ in range(choice.rounds):
+                loop.append(bare(path, WORKERS, 19 if choice.nice else 0))
+                job.append(jobs.run(path))
+            ratio = statistics.median(loop) / statistics.median(job)
+            rows.append((f"{title}, {count:,} rows", _rate(count, loop), _rate(count, job), f"{ratio:.2f}"))
+            print(rows[-1], file=sys.stderr)
+    table = report.table(("", "bare loop, rows/s", "job, rows/s", "job / loop"), rows)
+    return f"{table}\n\nMost memory of a worker: {memory[0]:.0f} MB that is its own, model included."
+
+
+def growth(jobs: Jobs, most: int) -> str:
+    sizes = [size for size in (10_000, 100_000, 1_000_000, 10_000_000) if size <= most]
+    rows = []
+    for size in sizes:
+        path = ensure_parquet(size)
+        seconds = statistics.median(jobs.run(path) for _ in range(3 if size < 1_000_000 else 1))
+        rows.append((f"{size:,}", f"{seconds:.2f}", f"{size / seconds:,.0f}"))
+    return report.table(("rows of Parquet", "s", "rows/s"), rows)
+
+
+def scaling(jobs: Jobs, choice: argparse.Namespace) -> str:
+    path = ensure_parquet(min(choice.rows, 2_000_000))
+    one = [jobs.run(path, workers=1) for _ in range(choice.rounds)]
+    two = [jobs.run(path, workers=2) for _ in range(choice.rounds)]
+    times = statistics.median(one) / statistics.median(two)
+    return f"Two workers are {times:.2f} times as fast as one."
+
+
+def neighbour(jobs: Jobs, choice: argparse.Namespace) -> str:
+    running = jobs.running
+    body = (models.DATA / "fraud.json").read_bytes()
+    request = request_bytes(running.url, {"Content-Type": "application/json", **running.headers}, body)
+    path = ensure_parquet(choice.rows)
+    rows = []
+    for connections in (1, 8):
+        alone, beside = [], []
+        for _ in range(choice.rounds):
+            alone.append(measure(running.url, [request], connections, 2.0).p99_ms)
+            jobs.start(path)
+            time.sleep(1.0)
+            beside.append(measure(running.url, [request], connections, 2.0).p99_ms)
+            jobs.stop()
+        before, after = statistics.median(alone), statistics.median(beside)
+        title = f"{connections} connection{'s' * (connections > 1)}"
+        rows.append((title, f"{before:.2f}", f"{after:.2f}", f"{after / before:.2f}"))
+    return report.table(("real-time calls beside a job", "p99 alone, ms", "p99 beside, ms", "times"), rows)
+
+
+def peers(choice: argparse.Namespace) -> Iterator[str]:
+    if find_spec("ray"):
+        rows = min(choice.rows, 1_000_000)
+        seconds = ray_data(ensure_parquet(rows))
+        yield f"Ray Data, `map_batches` with an actor, {rows:,} rows of Parquet: {rows / seconds:,.0f} rows/s."
+    if (venvs.VENVS / "mosec").exists():
+        with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+            running = SERVERS["mosec"].start("fraud", free_port(), Path(scratch))
+            try:
+                body = (models.DATA / "fraud.json").read_bytes()
+                request = request_bytes(running.url, {"Content-Type": "application/json"}, body)
+                rate = measure(running.url, [request], 64, 3.0).per_second
+            finally:
+                running.stop()
+        yield f"mosec, one row a JSON request, 64 connections: {rate:,.0f} rows/s."
+
+
+class Scorer:
+    """An actor of Ray Data."""
+
+    def __init__(self) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        path = str(models.DATA / "fraud.onnx")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        answer = self._session.run(None, {"x": np.column_stack([batch[name] for name in COLUMNS])})[0]
+        return {"y0": answer[:, 0], "y1": answer[:, 1]}
+
+
+def ray_data(path: Path) -> float:
+    """Seconds of the same work, without those of `ray.init`."""
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            data = ray.data.read_parquet(str(path))
+            data.map_batches(Scorer, batch_size=BLOCK, concurrency=WORKERS).write_parquet(folder)
+            return time.perf_counter() - began
+    finally:
+        ray.shutdown()
+
+
+def _rate(rows: int, seconds: list[float]) -> str:
+    return f"{rows / statistics.median(seconds):,.0f}"
+
+
+if __name__ == "__main__":
+    main()
