@@ -38,7 +38,7 @@ from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
-from fourfold.control.endpoints import Endpoints
+from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.models import prepare
 from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
@@ -99,6 +99,7 @@ class App:
         objects.sweep()
         artifacts = Artifacts(settings.artifacts, objects)
         artifacts.sweep()
+        artifacts.collect(self.store.run_now(artifact_folders))
         self.meter = Meter(self.store, clock)
         self.reconciler = Reconciler(
             self.store,

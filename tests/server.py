@@ -136,6 +136,15 @@ class LiveServer:
         zygotes = _children(self.process.pid)
         return [worker for zygote in zygotes for worker in _children(zygote)]
 
+    def open_files(self) -> int:
+        """Descriptors that the server has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def resident_mb(self) -> float:
+        """Memory of the server's own process."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
     def descendants(self) -> list[int]:
         found, frontier = [], [self.process.pid]
         while frontier:

@@ -190,6 +190,81 @@ def test_kill_9_of_a_worker_costs_only_what_it_had(server, handler):
     assert int(answer.split()[1]) != pid
 
 
+def test_kill_9_under_load_fails_only_what_was_in_flight_on_that_worker(server, handler):
+    server.deploy("crowd", handler(SLEEPY), count=2)
+    clients, seconds = 8, 3.0
+    end = time.monotonic() + seconds
+    failed: list[ClientError] = []
+    answered: list[tuple[float, bytes]] = []
+
+    def load() -> None:
+        runtime = server.client("sagemaker-runtime")
+        while time.monotonic() < end:
+            try:
+                answer = runtime.invoke_endpoint(EndpointName="crowd", ContentType="text/plain", Body=b"sleep 0.01")
+                answered.append((time.monotonic(), answer["Body"].read().split()[2]))
+            except ClientError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len({pid for _, pid in list(answered)}) == 2)
+    victim = int(answered[-1][1])
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    for thread in threads:
+        thread.join()
+    assert len(failed) <= 1, "a handler takes one call at a time, so one can have been in flight"
+    assert all(error.response["Error"]["Code"] == "ModelError" for error in failed)
+    after = [(at, pid) for at, pid in answered if at > killed + 0.1]
+    assert after[0][0] - killed < 1.5
+    assert str(victim).encode() not in {pid for _, pid in after}
+    assert len({pid for _, pid in after}) == 2, "the worker has been replaced"
+
+
+def test_cycles_of_create_update_and_delete_leave_nothing_behind(own_server, onnx_model):
+    """A thousand of them are in bench/cycles.py."""
+    own_server.deploy("model", onnx_model, endpoint=False)
+    sagemaker, runtime = own_server.client("sagemaker"), own_server.client("sagemaker-runtime")
+
+    def settled(name: str) -> None:
+        eventually(lambda: sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService")
+
+    def cycle(number: int) -> None:
+        for side in ("a", "b"):
+            variant = {"VariantName": side, "ModelName": "model", "InstanceType": "ml.m5.large"}
+            sagemaker.create_endpoint_config(
+                EndpointConfigName=f"{number}-{side}", ProductionVariants=[variant | {"InitialInstanceCount": 1}]
+            )
+        name = f"cycle-{number}"
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=f"{number}-a")
+        settled(name)
+        sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=f"{number}-b")
+        settled(name)
+        assert runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=ROW)["Body"].read()
+        sagemaker.delete_endpoint(EndpointName=name)
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 0.05})
+        for side in ("a", "b"):
+            sagemaker.delete_endpoint_config(EndpointConfigName=f"{number}-{side}")
+
+    def held() -> dict[str, int]:
+        files = [path for path in own_server.folder.rglob("*") if path.is_file()]
+        return {"processes": len(own_server.descendants()), "files": len(files), "open": own_server.open_files()}
+
+    for number in range(5):
+        cycle(number)
+    before = held()
+    memory = own_server.resident_mb()
+    for number in range(5, 20):
+        cycle(number)
+    with contextlib.suppress(AssertionError):  # then the next line tells what there is more of
+        eventually(lambda: held() == before)
+    assert held() == before
+    assert own_server.worker_pids() == []
+    assert own_server.resident_mb() < memory + 10
+
+
 def test_a_model_that_dies_while_answering_is_a_model_error(server, handler):
     server.deploy("dying", handler(SLEEPY))
     with pytest.raises(ClientError) as error:
@@ -235,6 +310,21 @@ def test_a_body_over_the_limit_is_413_and_the_server_lives(server, onnx_model):
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"InvokeEndpointAsync" in answer
     assert invoke(server, "limits")
+
+
+def test_max_payload_moves_the_limit(tmp_path, onnx_model):
+    server = LiveServer(tmp_path / "data", "--max-payload", "25MiB")
+    try:
+        server.deploy("large", onnx_model)
+        body = b"[[0.1,0.2,0.3,0.4" + b" " * 7_000_000 + b"]]"
+        with connect(server) as connection:
+            connection.sendall(raw(server, "large", body, connection="close"))
+            assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+        with connect(server) as connection:
+            connection.sendall(raw(server, "large", b" " * (25 * 1024 * 1024 + 1)))
+            assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+    finally:
+        server.stop()
 
 
 def test_pipelined_requests_are_answered_in_order(server, onnx_model, handler):

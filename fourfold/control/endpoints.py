@@ -15,6 +15,7 @@ what runs, acts, and alone writes a status. An endpoint's document holds
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -181,6 +182,12 @@ class Endpoints:
 def all_variants(config: Document) -> list[Document]:
     """Production and shadow variants of an endpoint config."""
     return [*config.get("ProductionVariants", []), *config.get("ShadowProductionVariants", [])]
+
+
+def artifact_folders(db: Connection) -> list[Path]:
+    """Where the artifacts of endpoints that answer, or did before the server ended, are unpacked."""
+    deployed = (endpoint.document["deployed"] for endpoint in resources.every(db, "endpoint"))
+    return [Path(folder) for one in deployed if one for folder in one["folders"].values()]
 
 
 def description(endpoint: Resource) -> Document:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -344,6 +345,7 @@ class Reconciler:
             resources.delete(db, "endpoint", endpoint.name)
             self._forget(db, endpoint.arn)
 
+        await asyncio.to_thread(shutil.rmtree, self._settings.logs / "endpoints" / endpoint.name, ignore_errors=True)
         await self._store.run(write)
         self._removing.discard(endpoint.name)
         log.info("endpoint deleted", extra={"endpoint": endpoint.name})

@@ -21,7 +21,7 @@ import msgspec
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError, PayloadTooLarge, ThrottlingException
 from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.coldstarts import REMEMBERED, ColdStart, ColdStarts
-from fourfold.pool.fleet import log_file, read_log
+from fourfold.pool.fleet import next_log, read_log
 from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
@@ -349,8 +349,7 @@ class ElasticFleet:
         if self._log_folder is None:
             return self.spec
         self._instances += 1
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        return msgspec.structs.replace(self.spec, log_path=str(log_file(self._log_folder, self._instances)))
+        return msgspec.structs.replace(self.spec, log_path=str(next_log(self._log_folder, self._instances)))
 
     def _join(self, link: WorkerLink) -> None:
         self.signature = link.loaded.result()

@@ -25,6 +25,8 @@ HOPELESS = 3
 """After so many sudden ends in a row, calls are refused at once instead of queued for the next worker."""
 FIRST_BACKOFF = 0.1
 MOST_BACKOFF = 30.0
+KEPT_LOGS = 20
+"""Logs of a variant's workers that are kept: a model that ends again and again does not fill the disk."""
 
 
 class Fleet:
@@ -185,8 +187,7 @@ class Fleet:
         if self._log_folder is None:
             return self.spec
         self._instances += 1
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        return msgspec.structs.replace(self.spec, log_path=str(log_file(self._log_folder, self._instances)))
+        return msgspec.structs.replace(self.spec, log_path=str(next_log(self._log_folder, self._instances)))
 
     def tick(self) -> None:
         """Called regularly: calls and workers past their deadline."""
@@ -225,6 +226,13 @@ class Fleet:
 def log_file(folder: Path, instance: int) -> Path:
     """Where the n-th worker of a fleet logs."""
     return folder / f"i-{instance:04d}.log"
+
+
+def next_log(folder: Path, instance: int) -> Path:
+    """Where the n-th worker of a fleet will log; the newest `KEPT_LOGS` are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file(folder, instance - KEPT_LOGS).unlink(missing_ok=True)
+    return log_file(folder, instance)
 
 
 def read_log(folder: Path | None, instance: int) -> str:
