@@ -20,6 +20,8 @@ class Limits:
     """Calls that may wait per variant before the next gets ThrottlingException."""
     invocation_seconds: float = 60.0
     """A call's deadline; the model's SAGEMAKER_MODEL_SERVER_TIMEOUT overrides it."""
+    stream_seconds: float = 480.0
+    """How long a streamed answer may take, as in SageMaker; the model's FOURFOLD_STREAM_SECONDS overrides it."""
     load_seconds: float = 600.0
     """Time for a model to load before its endpoint fails (SageMaker: SAGEMAKER_STARTUP_TIMEOUT, same default)."""
     warm_workers: int | None = None

@@ -11,6 +11,10 @@ ACCOUNT_ID = "123456789012"
 """The account id unless the settings name another; the one that AWS's own documentation uses."""
 
 
+PATH = "x-fourfold-path"
+"""Header of a call for another path of a model's own server than /invocations."""
+
+
 class Call(msgspec.Struct, array_like=True, gc=False):
     """One invocation on its way to a model."""
 

@@ -6,6 +6,7 @@ everything else                                         signed (SigV4) or with a
     /endpoints/{name}/invocations-response-stream       this file
     /v2 · /v2/…                                         oip.py
     /endpoints/{name}/async-invocations                 asynchronous.py
+    …/openai/v1/chat/completions                        openai.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
     sagemaker, sts, iam, …                              aws.py
@@ -13,30 +14,24 @@ everything else                                         signed (SigV4) or with a
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fourfold.api import asynchronous, eventstream, oip
+from fourfold.api import asynchronous, eventstream, oip, openai
 from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
-from fourfold.modes.realtime import find_route, model_error, request_headers
-from fourfold.pool.routes import Variant
-from fourfold.records import Call, Reply
+from fourfold.modes.realtime import ResponseStream, find_route, request_headers
+from fourfold.records import Call
 
 STREAM_SUFFIX = b"/invocations-response-stream"
 NATIVE = "/fourfold/"
 CONTROL_BODY = 4 * 1024 * 1024
 """Largest body of a control-plane call, bytes."""
-CLIENT_LEFT = 499
-"""Status under which a stream is counted that its client did not wait for."""
-STREAM_AHEAD = 16 * 1024 * 1024
-"""Bytes of a stream that may wait for a slow client before the model is told to stop."""
 
 
 class Authenticator(Protocol):
@@ -136,6 +131,8 @@ class Gateway:
         except FourfoldError as error:
             if _is_oip(scope["path"]):
                 answer = oip.refusal(error)
+            elif openai.takes(scope):
+                answer = openai.refusal(error)
             else:
                 answer = _error(error) if runtime else self._aws.refusal(scope, error)
             await answer(scope, receive, send)
@@ -147,6 +144,8 @@ class Gateway:
         path: str = scope["path"]
         if scope["method"] == "POST" and scope["raw_path"].endswith(STREAM_SUFFIX):
             answer = await self._stream(scope, body)
+        elif openai.takes(scope):
+            answer = await openai.chat(self._lane.routes, scope, body)
         elif _is_oip(path):
             answer = await self._open_inference.answer(scope, body)
         elif scope["method"] == "POST" and scope["raw_path"].endswith(asynchronous.SUFFIX):
@@ -185,7 +184,6 @@ class Gateway:
             variant = route.choose(request.target_variant)
             call = Call(0, body, request.content_type, request.accept, request.to_model, stream=True)
             stream = ResponseStream(call, variant)
-            variant.backend.submit_stream(stream)
             first = await stream.first()
         except FourfoldError as error:
             return _error(error)
@@ -194,77 +192,22 @@ class Gateway:
             "x-amzn-invoked-production-variant": variant.name,
             "x-amzn-sagemaker-content-type": request.accept or "application/octet-stream",
         }
-        return StreamingResponse(stream.events(first), headers=headers, media_type=eventstream.CONTENT_TYPE)
+        return StreamingResponse(_events(stream, first), headers=headers, media_type=eventstream.CONTENT_TYPE)
 
 
-class ResponseStream:
-    """One call whose answer goes out part by part. A `StreamWaiter` of the batcher."""
+async def _events(stream: ResponseStream, first: bytes | None) -> AsyncIterator[bytes]:
+    """The stream as AWS's event stream; what ends it early is its last event."""
+    try:
+        async with aclosing(stream.parts(first)) as parts:
+            async for part in parts:
+                yield eventstream.payload_part(part)
+    except FourfoldError as error:
+        yield eventstream.model_stream_error(error.message, _stream_error_code(error))
 
-    def __init__(self, call: Call, variant: Variant) -> None:
-        self.call = call
-        self.variant = variant
-        self._loop = asyncio.get_running_loop()
-        self.arrived = self._loop.time()
-        self._parts: deque[bytes | FourfoldError | None] = deque()
-        self._news = asyncio.Event()
-        self._ahead = 0
-        self.cancel: Callable[[], None] = lambda: self.variant.backend.withdraw(self)
 
-    def part(self, body: bytes) -> None:
-        self._ahead += len(body)
-        if self._ahead <= STREAM_AHEAD:
-            self._put(body)
-        elif self._ahead - len(body) <= STREAM_AHEAD:
-            self.cancel()
-            self._put(ModelError(f"The client reads too slowly: {STREAM_AHEAD:,} bytes wait for it."))
-
-    def end(self, failure: Reply | None) -> None:
-        self._put(None if failure is None else model_error(failure, self.variant))
-
-    def fail(self, error: FourfoldError) -> None:
-        self._put(error)
-
-    async def first(self) -> bytes | None:
-        """The first part; None where the model gave none. An error before any part is an ordinary error answer."""
-        item = await self._next()
-        if isinstance(item, FourfoldError):
-            self.variant.stats.failed(self._loop.time() - self.arrived, item)
-            raise item
-        return item
-
-    async def events(self, first: bytes | None) -> Any:
-        """The event stream, part by part, as it goes to the client."""
-        item: bytes | FourfoldError | None = first
-        left = True
-        try:
-            while isinstance(item, bytes):
-                yield eventstream.payload_part(item)
-                item = await self._next()
-            if isinstance(item, FourfoldError):
-                yield eventstream.model_stream_error(item.message)
-            left = False
-        finally:
-            seconds = self._loop.time() - self.arrived
-            if left:
-                self.cancel()
-                self.variant.stats.record(seconds, CLIENT_LEFT)
-            elif isinstance(item, FourfoldError):
-                self.variant.stats.failed(seconds, item)
-            else:
-                self.variant.stats.record(seconds, 200)
-
-    def _put(self, item: bytes | FourfoldError | None) -> None:
-        self._parts.append(item)
-        self._news.set()
-
-    async def _next(self) -> bytes | FourfoldError | None:
-        while not self._parts:
-            self._news.clear()
-            await self._news.wait()
-        item = self._parts.popleft()
-        if isinstance(item, bytes):
-            self._ahead -= len(item)
-        return item
+def _stream_error_code(error: FourfoldError) -> str:
+    late = isinstance(error, ModelError) and error.original_message == "ModelInvocationTimeExceeded"
+    return "ModelInvocationTimeExceeded" if late else "StreamBroken"
 
 
 def _is_oip(path: str) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from fourfold.api.keys import BEARER, Key, Keys
 from fourfold.clock import Clock
@@ -27,7 +27,11 @@ from fourfold.errors import AuthenticationError
 
 ALGORITHM = b"AWS4-HMAC-SHA256"
 SAGEMAKER_TOKEN = b"Bearer sagemaker-api-key-"
-"""What the sagemaker SDK's token generator makes: base64 of a presigned URL."""
+"""What the sagemaker SDK's token generator makes: base64 of a presigned URL, without its scheme."""
+TOKEN_ACTION = b"CallWithBearerToken"
+"""The only action for which a presigned URL is also a token: a link to an object opens just that object."""
+LONGEST_TOKEN = 12 * 3600
+"""Seconds that such a token may be valid, as in SageMaker."""
 LONGEST_PRESIGN = 7 * 24 * 3600
 """Seconds that a presigned URL may be valid, as in AWS."""
 
@@ -177,14 +181,27 @@ class Verifier:
     def _sagemaker_token(self, value: bytes) -> Identity:
         """A presigned URL as a bearer token, as SageMaker's OpenAI-compatible route takes it."""
         try:
-            url = base64.b64decode(value[len(SAGEMAKER_TOKEN) :] + b"==").decode()
-            parts = urlsplit(url)
-        except (binascii.Error, UnicodeDecodeError, ValueError):
+            url = base64.b64decode(value[len(SAGEMAKER_TOKEN) :] + b"==")
+        except binascii.Error:
+            url = b""
+        host, slash, rest = url.removeprefix(b"https://").partition(b"/")
+        path, _, query = rest.partition(b"?")
+        pairs = query.split(b"&")
+        signed = b"&".join(pair for pair in pairs if pair != b"Version=1")  # added after the signature was made
+        expires = next((pair.partition(b"=")[2] for pair in pairs if pair.startswith(b"X-Amz-Expires=")), b"")
+        if not slash or b"Action=" + TOKEN_ACTION not in pairs or not expires.isdigit():
             raise AuthenticationError(
-                "UnrecognizedClientException", "The SageMaker API key is not a presigned URL in base64."
-            ) from None
-        path = (parts.path or "/").encode() + b"?" + parts.query.encode()
-        return self._presigned(b"GET", path, [(b"host", parts.netloc.encode())], b"")
+                "UnrecognizedClientException",
+                "The SageMaker API key is not base64 of a URL that was presigned for CallWithBearerToken.",
+            )
+        if int(expires) > LONGEST_TOKEN:
+            raise AuthenticationError(
+                "UnrecognizedClientException", "A SageMaker API key is valid for 12 hours at most."
+            )
+        identity = self._presigned(b"POST", slash + path + b"?" + signed, [(b"host", host)], b"")
+        if identity.service != "sagemaker":
+            raise _mismatch(identity, "A SageMaker API key must be signed for the service sagemaker.")
+        return identity
 
     def verify_object(self, method: bytes, url: bytes, headers: Headers) -> ObjectClaim:
         """`verify` for S3, whose path is encoded once, and whose body has not come yet.

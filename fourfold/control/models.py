@@ -98,6 +98,7 @@ def batching(environment: Mapping[str, str], limits: Limits) -> Batching:
         max_delay=number(environment, "FOURFOLD_MAX_DELAY_MS", 0.0) / 1000,
         queue_length=int(number(environment, "FOURFOLD_QUEUE_LENGTH", limits.queue_length)),
         timeout=number(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", limits.invocation_seconds),
+        stream_timeout=number(environment, "FOURFOLD_STREAM_SECONDS", limits.stream_seconds),
     )
 
 

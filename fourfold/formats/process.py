@@ -27,10 +27,12 @@ import httptools
 from fourfold.errors import ModelLoadError
 from fourfold.formats.base import Artifact, AsyncModel
 from fourfold.formats.guard import STOP_SECONDS
-from fourfold.records import Call, Reply
+from fourfold.records import PATH, Call, Reply
 
 _READ = 256 * 1024
 _STARTUP_SECONDS = 600.0
+_INVOCATIONS = "/invocations"
+_NO_SUCH_PATH = (404, 405)
 _RUN_IMAGE = "run --rm --init -p 127.0.0.1:{port}:8080 -v {model_dir}:/opt/ml/model:ro"
 
 
@@ -46,6 +48,8 @@ class ProcessModel(AsyncModel):
         self._guard = guard
         self._port = port
         self._idle: list[_Connection] = []
+        self._lacks: set[str] = set()
+        """Paths that the server does not have."""
 
     async def ainvoke(self, call: Call) -> Reply:
         try:
@@ -75,16 +79,27 @@ class ProcessModel(AsyncModel):
         stop(self._guard)
 
     async def _ask(self, call: Call) -> _Connection:
+        """Send a call to the path that it asks for; to /invocations where the server has no such path."""
+        path = (call.headers or {}).get(PATH, _INVOCATIONS)
+        if path != _INVOCATIONS and path not in self._lacks:
+            answer = await self._send(call, path)
+            if answer.status not in _NO_SUCH_PATH:
+                return answer
+            self._lacks.add(path)
+            answer.close()
+        return await self._send(call, _INVOCATIONS)
+
+    async def _send(self, call: Call, path: str) -> _Connection:
         """Send a call; once more on a new connection where a kept one turns out to be closed."""
         while self._idle:
             connection = self._idle.pop()
             with suppress(ConnectionError):
-                await connection.send(call)
+                await connection.send(call, path)
                 return connection
         if self._guard.poll() is not None:
             raise SystemExit(f"the model's server ended with exit status {self._guard.returncode}")
         connection = await _Connection.open(self._port)
-        await connection.send(call)
+        await connection.send(call, path)
         return connection
 
     def _keep(self, connection: _Connection) -> None:
@@ -114,14 +129,14 @@ class _Connection:
         self._lasts = False
         self._parser = httptools.HttpResponseParser(self)
 
-    async def send(self, call: Call) -> None:
+    async def send(self, call: Call, path: str) -> None:
         """Send the call and read the answer's head. Raises ConnectionError where there is no answer."""
         self._begin()
         headers = {"host": "localhost", "content-type": call.content_type, "content-length": str(len(call.body))}
         if call.accept:
             headers["accept"] = call.accept
         lines = [f"{name}: {value}\r\n" for name, value in (headers | (call.headers or {})).items()]
-        head = "".join(["POST /invocations HTTP/1.1\r\n", *lines, "\r\n"])
+        head = "".join([f"POST {path} HTTP/1.1\r\n", *lines, "\r\n"])
         try:
             self._writer.write(head.encode("latin-1", "replace") + call.body)
             await self._writer.drain()

@@ -7,7 +7,8 @@ the error that SageMaker's runtime gives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import NamedTuple
 
 from fourfold.errors import FourfoldError, ModelError, ValidationError
@@ -29,6 +30,12 @@ TO_MODEL = frozenset(
 
 _LENGTHS = {"x-amzn-sagemaker-custom-attributes": 1024, "x-amzn-sagemaker-inference-id": 64}
 """Longest values, from the service model of sagemaker-runtime."""
+
+
+CLIENT_LEFT = 499
+"""Status under which a call is counted that its client did not wait for."""
+STREAM_AHEAD = 16 * 1024 * 1024
+"""Bytes of a stream that may wait for a slow client before the model is told to stop."""
 
 
 class RequestHeaders(NamedTuple):
@@ -89,18 +96,21 @@ async def ask(variant: Variant, call: Call) -> Reply:
         FourfoldError: what the call fails with before the model answers; the model's own error is in the reply.
     """
     waiter = _Awaited(call)
-    status = 499  # whoever asked is gone
+    loop = asyncio.get_running_loop()
     try:
         variant.submit(waiter)
         reply = await waiter.reply
-        status = 424 if reply.status != 200 else 200
     except FourfoldError as error:
-        status = error.status
+        variant.stats.failed(loop.time() - waiter.arrived, error)
         raise
-    finally:
-        if status == 499:
-            variant.backend.withdraw(waiter)
-        variant.stats.record(asyncio.get_running_loop().time() - waiter.arrived, status)
+    except asyncio.CancelledError:
+        variant.backend.withdraw(waiter)
+        variant.stats.record(loop.time() - waiter.arrived, CLIENT_LEFT)
+        raise
+    if reply.status == 200:
+        variant.stats.record(loop.time() - waiter.arrived, 200)
+    else:
+        variant.stats.failed(loop.time() - waiter.arrived, model_error(reply, variant))
     return reply
 
 
@@ -120,6 +130,87 @@ class _Awaited:
     def fail(self, error: FourfoldError) -> None:
         if not self.reply.done():
             self.reply.set_exception(error)
+
+
+class ResponseStream:
+    """One call whose answer goes out part by part. A `StreamWaiter` of the batcher."""
+
+    def __init__(self, call: Call, variant: Variant) -> None:
+        self.call = call
+        self.variant = variant
+        self._loop = asyncio.get_running_loop()
+        self.arrived = self._loop.time()
+        self._parts: deque[bytes | FourfoldError | None] = deque()
+        self._news = asyncio.Event()
+        self._ahead = 0
+        self.cancel: Callable[[], None] = lambda: self.variant.backend.withdraw(self)
+
+    def part(self, body: bytes) -> None:
+        self._ahead += len(body)
+        if self._ahead <= STREAM_AHEAD:
+            self._put(body)
+        elif self._ahead - len(body) <= STREAM_AHEAD:
+            self.cancel()
+            self._put(ModelError(f"The client reads too slowly: {STREAM_AHEAD:,} bytes wait for it."))
+
+    def end(self, failure: Reply | None) -> None:
+        self._put(None if failure is None else model_error(failure, self.variant))
+
+    def fail(self, error: FourfoldError) -> None:
+        self._put(error)
+
+    async def first(self) -> bytes | None:
+        """Send the call; the first part, or None where the model gives none.
+
+        Raises:
+            FourfoldError: what went wrong before any part, so that it can still be an ordinary error answer.
+        """
+        try:
+            self.variant.backend.submit_stream(self)
+            item = await self._next()
+            if isinstance(item, FourfoldError):
+                raise item
+        except FourfoldError as error:
+            self.variant.stats.failed(self._loop.time() - self.arrived, error)
+            raise
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return item
+
+    async def parts(self, first: bytes | None) -> AsyncGenerator[bytes, None]:
+        """All parts, `first` included. Closed early, it tells the model to stop. Raises the error that ends it."""
+        item: bytes | FourfoldError | None = first
+        left = True
+        try:
+            while isinstance(item, bytes):
+                yield item
+                item = await self._next()
+            left = False
+        finally:
+            seconds = self._loop.time() - self.arrived
+            if left:
+                self.cancel()
+                self.variant.stats.record(seconds, CLIENT_LEFT)
+            elif isinstance(item, FourfoldError):
+                self.variant.stats.failed(seconds, item)
+            else:
+                self.variant.stats.record(seconds, 200)
+        if item is not None:
+            raise item
+
+    def _put(self, item: bytes | FourfoldError | None) -> None:
+        self._parts.append(item)
+        self._news.set()
+
+    async def _next(self) -> bytes | FourfoldError | None:
+        while not self._parts:
+            self._news.clear()
+            await self._news.wait()
+        item = self._parts.popleft()
+        if isinstance(item, bytes):
+            self._ahead -= len(item)
+        return item
 
 
 def model_error(reply: Reply, variant: Variant) -> ModelError:

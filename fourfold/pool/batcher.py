@@ -31,12 +31,14 @@ class Batching:
         max_delay: seconds that the first call of a batch may wait for others while a worker is free. Default 0.
         queue_length: calls that may wait before the next is refused.
         timeout: seconds that a call may wait, and that a model call may take.
+        stream_timeout: seconds that an answer in parts may take.
     """
 
     max_batch: int | None = None
     max_delay: float = 0.0
     queue_length: int = 1024
     timeout: float = 60.0
+    stream_timeout: float = 480.0
 
 
 class Batcher:
@@ -106,23 +108,31 @@ class Batcher:
         """End what is past its deadline: waiting calls fail, and a worker that hangs is killed. Called regularly."""
         timeout = self.batching.timeout
         limit = self._loop.time() - timeout
-        while self._waiting and self._waiting[0].arrived < limit:
-            self._waiting.popleft().fail(
-                ServiceUnavailable(
-                    f"No worker was free within {timeout:g} s. Add instances, or send fewer calls at once."
+        for queue in (self._waiting, self._streams):
+            while queue and queue[0].arrived < limit:
+                queue.popleft().fail(
+                    ServiceUnavailable(
+                        f"No worker was free within {timeout:g} s. Add instances, or send fewer calls at once."
+                    )
                 )
-            )
         for worker in self.workers:
             since = worker.busy_since()
             if since is not None and since < limit:
                 worker.kill(
-                    ModelError(
+                    _too_late(
                         f"The model did not answer within {timeout:g} s (SAGEMAKER_MODEL_SERVER_TIMEOUT in the model's "
                         "Environment changes the limit). Its worker was replaced.",
-                        original_message="ModelInvocationTimeExceeded",
-                        log_stream=worker.spec.log_path,
+                        worker,
                     )
                 )
+            worker.expire_streams(
+                self._loop.time() - self.batching.stream_timeout,
+                _too_late(
+                    f"The model's stream took over {self.batching.stream_timeout:g} s (FOURFOLD_STREAM_SECONDS in the "
+                    "model's Environment changes the limit).",
+                    worker,
+                ),
+            )
 
     def fail_all(self, error: FourfoldError) -> None:
         """No worker will come: everything that waits is told so."""
@@ -210,3 +220,7 @@ class Batcher:
             size += len(waiter.call.body)
             batch.append(waiter)
         return batch
+
+
+def _too_late(message: str, worker: WorkerLink) -> ModelError:
+    return ModelError(message, original_message="ModelInvocationTimeExceeded", log_stream=worker.spec.log_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -47,6 +48,7 @@ class StreamWaiter(Protocol):
     """Whoever waits for a stream: any number of parts, then one end or failure."""
 
     call: Call
+    arrived: float
     cancel: Callable[[], None]
     """Set when the call is sent: tells the worker to stop."""
 
@@ -65,6 +67,21 @@ class _Batch:
         self.waiters = waiters
         self.since = since
         self.done = done
+
+
+class _Nobody:
+    """Waits for the rest of a stream that has been given up."""
+
+    def __init__(self) -> None:
+        self.call = Call(0, b"")
+        self.arrived = 0.0
+        self.cancel: Callable[[], None] = lambda: None
+
+    def part(self, body: bytes) -> None: ...
+
+    def end(self, failure: Reply | None) -> None: ...
+
+    def fail(self, error: FourfoldError) -> None: ...
 
 
 class WorkerLink(asyncio.Protocol):
@@ -129,6 +146,18 @@ class WorkerLink(asyncio.Protocol):
     def _cancel(self, stream: int) -> None:
         if stream in self._streams:
             self._transport.write(encode(Cancel(stream)))
+
+    def expire_streams(self, before: float, error: FourfoldError) -> None:
+        """End the streams that were sent before then. A worker that does nothing else meanwhile is ended with them."""
+        late = [id for id, (_, _, since) in self._streams.items() if since < before]
+        if late and self.capacity == 1:
+            self.kill(error)
+            return
+        for id in late:
+            waiter, done, _ = self._streams[id]
+            self._streams[id] = (_Nobody(), done, math.inf)
+            self._cancel(id)
+            waiter.fail(error)
 
     async def run_task(self, function: str, payload: bytes, progress: Callable[[bytes], None] | None = None) -> bytes:
         """Run "package.module:function" beside the model. Raises ModelError with the worker's traceback."""

@@ -58,6 +58,9 @@ class HandWorker:
     def busy_since(self) -> float | None:
         return self.since
 
+    def expire_streams(self, before: float, error: FourfoldError) -> None:
+        self.streams_until = before
+
     def kill(self, reason: FourfoldError) -> None:
         self.killed = reason
 
@@ -146,6 +149,18 @@ async def test_calls_past_their_deadline_fail_and_a_hanging_worker_is_killed():
     assert not fresh.results
     assert isinstance(worker.killed, ModelError)
     assert "5 s" in worker.killed.message
+
+
+async def test_streams_have_a_deadline_while_they_wait_and_while_they_run():
+    batcher, worker = Batcher(Batching(timeout=5, stream_timeout=60)), HandWorker()
+    now = asyncio.get_running_loop().time()
+    late = Caller(1)
+    late.arrived = now - 6
+    batcher.submit_stream(late)
+    batcher.workers.append(worker)
+    batcher.expire()
+    assert isinstance(late.results[0], ServiceUnavailable)
+    assert now - 60 <= worker.streams_until < now - 50
 
 
 async def test_a_withdrawn_call_is_never_sent():

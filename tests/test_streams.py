@@ -1,0 +1,67 @@
+"""Streamed answers: their deadline, in handlers that run one at a time and in those that overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server import LiveServer
+
+STUCK = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, data, content_type, accept):
+    yield "first"
+    if data == "stay":
+        time.sleep(600)
+"""
+OVERLAPPING = """
+import asyncio
+
+def model_fn(model_dir):
+    return {"running": 0}
+
+async def transform_fn(model, data, content_type, accept):
+    model["running"] += 1
+    try:
+        yield str(model["running"])
+        if data == "stay":
+            await asyncio.sleep(600)
+    finally:
+        model["running"] -= 1
+"""
+
+
+def stream(server: LiveServer, name: str, body: bytes) -> Any:
+    runtime = server.client("sagemaker-runtime")
+    answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, ContentType="text/csv", Body=body)
+    return iter(answer["Body"])
+
+
+@pytest.mark.parametrize("code", [STUCK, OVERLAPPING], ids=["one at a time", "overlapping"])
+def test_a_stream_past_its_deadline_ends_with_the_error_that_says_so(
+    server: LiveServer, handler: Any, code: str
+) -> None:
+    name = "stuck" if code is STUCK else "overlapping"
+    server.deploy(name, handler(code), FOURFOLD_STREAM_SECONDS="1")
+    events = stream(server, name, b"stay")
+    assert next(events)["PayloadPart"]["Bytes"] in (b"first", b"1")
+    with pytest.raises(Exception, match=r"took over 1 s \(FOURFOLD_STREAM_SECONDS") as ended:
+        next(events)
+    assert ended.value.response["Error"]["Code"] == "ModelStreamError"
+    again = [event["PayloadPart"]["Bytes"] for event in stream(server, name, b"go")]
+    assert again in ([b"first"], [b"1"]), "what hung is gone, and the next call finds a worker"
+
+
+def test_a_stream_that_fails_before_its_first_part_is_an_ordinary_error(server: LiveServer, handler: Any) -> None:
+    code = (
+        "def model_fn(d):\n    return None\ndef transform_fn(m, data, c, a):\n    raise ValueError('no')\n    yield\n"
+    )
+    server.deploy("early", handler(code))
+    with pytest.raises(Exception, match="no") as ended:
+        stream(server, "early", b"x")
+    assert ended.value.response["Error"]["Code"] == "ModelError"
