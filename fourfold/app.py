@@ -101,6 +101,9 @@ class App:
         artifacts.sweep()
         artifacts.collect(self.store.run_now(artifact_folders))
         self.meter = Meter(self.store, clock)
+        self.history = History(self.store, clock)
+        self.actions = Actions()
+        self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
         self.reconciler = Reconciler(
             self.store,
             self.placer,
@@ -111,14 +114,12 @@ class App:
             Room(settings.limits.warm_workers),
             self.meter,
             forget=tags.remove,
+            alarms=self.alarms.states,
         )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
-        self.history = History(self.store, clock)
-        self.actions = Actions()
-        self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
         self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         prepared = partial(
             prepare,

@@ -7,6 +7,7 @@ what runs, acts, and alone writes a status. An endpoint's document holds
     deployed    the same for what answers now; None before the first deployment
     revision    goes up with each wish, so that the control loop sees a newer one while it works on an older
     failure     FailureReason
+    stage       what an update does now: {"status", "since", "begun"}
     deployment  the request's DeploymentConfig
 
 `config` and `models` are copies: deleting a model or a config that an endpoint uses does not touch the endpoint.
@@ -21,6 +22,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
+from fourfold.control.deployments import plan
 from fourfold.errors import ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources
@@ -57,6 +59,7 @@ class Endpoints:
             if resources.get(db, "endpoint", name) is not None:
                 raise ValidationException(f'Cannot create already existing endpoint "{arn}".')
             wanted = self._wish(db, request["EndpointConfigName"])
+            _check_deployment(db, request.get("DeploymentConfig"), wanted)
             document = {"wanted": wanted, "deployed": None, "revision": 1, "failure": None}
             document["deployment"] = request.get("DeploymentConfig")
             resources.insert(db, Resource("endpoint", name, arn, now, now, "Creating", document))
@@ -78,6 +81,7 @@ class Endpoints:
             deployment = request.get("DeploymentConfig")
             if deployment is None and request.get("RetainDeploymentConfig"):
                 deployment = endpoint.document["deployment"]
+            _check_deployment(db, deployment, wanted)
             endpoint.document = endpoint.document | {"deployment": deployment}
             self._want(db, endpoint, wanted)
             return endpoint.arn
@@ -103,7 +107,8 @@ class Endpoints:
                 weights[variant] = change.get("DesiredWeight", weights[variant])
                 wanted["config"] = _resized(wanted["config"], variant, change)
                 counts[variant] = change.get("DesiredInstanceCount", counts[variant])
-            if sum(weights.values()) <= 0:
+            production = [variant["VariantName"] for variant in wanted["config"]["ProductionVariants"]]
+            if sum(weights[name] for name in production) <= 0:
                 raise ValidationException("The weights of an endpoint's variants cannot all be 0.")
             self._want(db, endpoint, wanted | {"weights": weights, "counts": counts})
             return endpoint.arn
@@ -194,6 +199,7 @@ def description(endpoint: Resource) -> Document:
     """An endpoint as DescribeEndpoint answers; absent members are left out."""
     document = endpoint.document
     now, wanted = document["deployed"] or document["wanted"], document["wanted"]
+    stage = document.get("stage")
     answer = {
         "EndpointName": endpoint.name,
         "EndpointArn": endpoint.arn,
@@ -206,6 +212,7 @@ def description(endpoint: Resource) -> Document:
         "AsyncInferenceConfig": now["config"].get("AsyncInferenceConfig"),
         "ExplainerConfig": now["config"].get("ExplainerConfig"),
         "LastDeploymentConfig": document.get("deployment"),
+        "PendingDeploymentSummary": _pending(document, stage) if stage and endpoint.status == "Updating" else None,
     }
     if document["deployed"]:
         answer["ProductionVariants"] = [_variant_summary(v, now, wanted) for v in now["config"]["ProductionVariants"]]
@@ -213,6 +220,33 @@ def description(endpoint: Resource) -> Document:
         if shadows:
             answer["ShadowProductionVariants"] = [_variant_summary(v, now, wanted) for v in shadows]
     return {member: value for member, value in answer.items() if value is not None}
+
+
+def _pending(document: Document, stage: Document) -> Document:
+    """What an update is about to bring, and how far it is."""
+    wanted = document["wanted"]
+    status = [{"Status": stage["status"], "StartTime": stage["since"]}]
+
+    def summaries(member: str) -> list[Document] | None:
+        variants = wanted["config"].get(member, [])
+        return [_variant_summary(v, wanted, wanted) | {"VariantStatus": status} for v in variants] or None
+
+    members = {
+        "EndpointConfigName": wanted["config_name"],
+        "ProductionVariants": summaries("ProductionVariants"),
+        "ShadowProductionVariants": summaries("ShadowProductionVariants"),
+        "StartTime": stage["begun"],
+    }
+    return {member: value for member, value in members.items() if value is not None}
+
+
+def _check_deployment(db: Connection, deployment: Document | None, wanted: Document) -> None:
+    """Raises ValidationException where it cannot be done, or names an alarm that does not exist."""
+    for alarm in plan(deployment, sum(wanted["counts"].values())).alarms:
+        if resources.get(db, "alarm", alarm) is None:
+            raise ValidationException(
+                f'Could not find alarm "{alarm}" of AutoRollbackConfiguration. Make it with PutMetricAlarm first.'
+            )
 
 
 def _variant_summary(variant: Document, now: Document, wanted: Document) -> Document:

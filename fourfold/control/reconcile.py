@@ -4,6 +4,8 @@
               └► Failed               with the real reason
     Updating  ─► InService            new workers took over; the old ones finished what they had
               └► InService            with FailureReason: the new ones could not load, the old ones stayed
+              └► RollingBack ─► InService, with FailureReason: something went wrong while traffic moved (`deployments`)
+                             └► UpdateRollbackFailed: the old ones could not be brought back
     Deleting  ─► gone
     after a restart: InService ─► SystemUpdating ─► InService
     InService ◄► OutOfService         while no worker of some variant can be kept alive
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,9 @@ from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
 from fourfold.config import Settings
+from fourfold.control import deployments
 from fourfold.control.composites import Site, build, is_composite
+from fourfold.control.deployments import Deployment, Plan, RolledBack
 from fourfold.control.endpoints import BUSY, Document, all_variants
 from fourfold.control.models import Fetch, Prepared, elasticity, prepare
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
@@ -37,6 +41,7 @@ from fourfold.pool.metering import Meter
 from fourfold.pool.room import Room
 from fourfold.pool.routes import Kind, Route, Routes, Variant
 from fourfold.pool.several import Several, Workers
+from fourfold.pool.shadow import Shadow
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
 from fourfold.store.usage import Key
@@ -50,6 +55,8 @@ ASYNC_SECONDS = 3600.0
 """How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
 LOG_LINES = 60
 """Last lines of a worker's log that a FailureReason quotes."""
+SHADOW_NICE = 10
+"""CPU priority of a shadow variant's workers below production's."""
 
 
 @dataclass
@@ -62,6 +69,17 @@ class Running:
     variants: dict[str, Variant] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
     images: dict[str, list[Document]] = field(default_factory=dict)
+
+    @property
+    def production(self) -> list[Variant]:
+        """The variants that answer."""
+        return [self.variants[variant["VariantName"]] for variant in self.wanted["config"]["ProductionVariants"]]
+
+    @property
+    def shadows(self) -> list[Variant]:
+        """The variants that get copies."""
+        shadows = self.wanted["config"].get("ShadowProductionVariants", [])
+        return [self.variants[variant["VariantName"]] for variant in shadows]
 
     @property
     def healthy(self) -> bool:
@@ -81,6 +99,7 @@ class Reconciler:
         room: what the workers of serverless endpoints share.
         meter: counts what they use.
         forget: called in the transaction that removes an endpoint, with its ARN, for what hangs on it (tags).
+        alarms: the states of alarms by name, for deployments that watch some.
     """
 
     def __init__(
@@ -94,6 +113,7 @@ class Reconciler:
         room: Room,
         meter: Meter,
         forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
+        alarms: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
         self._store = store
         self._placer = placer
@@ -104,12 +124,14 @@ class Reconciler:
         self._room = room
         self._meter = meter
         self._forget = forget
+        self._alarms = alarms or _no_alarms
         self._awake = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._removing: set[str] = set()
         self._unwell: set[str] = set()
         self.running: dict[str, Running] = {}
+        self._arriving: dict[str, Running] = {}  # the new fleets of deployments that are under way
         self.settled = False
         """True when every endpoint that was in service before the start has been worked on once."""
 
@@ -134,7 +156,7 @@ class Reconciler:
     async def tick(self) -> None:
         """Every tenth of a second: deadlines, memory limits, idle workers."""
         while True:
-            for running in list(self.running.values()):
+            for running in [*self.running.values(), *self._arriving.values()]:
                 for fleet in running.fleets.values():
                     fleet.tick()
             await asyncio.sleep(TICK)
@@ -150,8 +172,11 @@ class Reconciler:
 
         def mark(db: Connection) -> None:
             for endpoint in resources.every(db, "endpoint"):
-                if endpoint.status in ("InService", "OutOfService"):
+                if endpoint.status in ("InService", "OutOfService", "UpdateRollbackFailed"):
                     endpoint.status = "SystemUpdating"
+                    resources.save(db, endpoint)
+                elif endpoint.document.get("stage"):  # an update that was under way begins again
+                    endpoint.document = endpoint.document | {"stage": None}
                     resources.save(db, endpoint)
 
         await self._store.run(mark)
@@ -162,7 +187,7 @@ class Reconciler:
                 self._tasks[endpoint.name].cancel()  # what is being started is not wanted any more
             return
         work = self._remove(endpoint) if endpoint.status == "Deleting" else self._deploy(endpoint)
-        task = asyncio.create_task(self._bounded(endpoint.name, work))
+        task = asyncio.create_task(self._guarded(endpoint.name, work))
         self._tasks[endpoint.name] = task
         task.add_done_callback(lambda _: self._done(endpoint.name))
 
@@ -170,13 +195,12 @@ class Reconciler:
         del self._tasks[name]
         self.wake()
 
-    async def _bounded(self, name: str, work: Awaitable[None]) -> None:
-        async with self._at_once:
-            try:
-                await work
-            except Exception:
-                log.exception("control loop failed", extra={"endpoint": name})
-                await asyncio.sleep(1.0)  # the endpoint is still unsettled: it is tried again, but not in a tight loop
+    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("control loop failed", extra={"endpoint": name})
+            await asyncio.sleep(1.0)  # the endpoint is still unsettled: it is tried again, but not in a tight loop
 
     # Deploy
 
@@ -190,31 +214,119 @@ class Reconciler:
                 document["deployed"]["revision"],
                 document["deployed"],
             )  # first what ran before the restart
+        started = self._clock.monotonic()
         try:
-            after = await self._bring_up(endpoint.name, wanted, revision, before, document["deployed"])
+            plan = deployments.plan(document.get("deployment"), sum(wanted["counts"].values()))
+            first = plan.shares[0] if plan.rolling and before is not None else 1.0
+            async with self._at_once:
+                await self._stage(endpoint.name, revision, wanted, "Creating")
+                after = await self._bring_up(endpoint.name, wanted, revision, before, document["deployed"], first)
         except Exception as error:
             if not isinstance(error, FourfoldError):
                 log.exception("deployment failed", extra={"endpoint": endpoint.name})
                 error = InternalFailure(f"{type(error).__name__}: {error}")
             await self._failed(endpoint, revision, error)
             return
+        if before is not None and not await self._change_over(endpoint, revision, plan, started, before, after):
+            return
         self.running[endpoint.name] = after
-        config = wanted["config"]
-        route = Route(
-            endpoint.name, list(after.variants.values()), _kind(config), config.get("AsyncInferenceConfig")
-        )  # fmt: skip
-        self._routes.publish(route)
+        self._publish(after)
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
-        await self._settle(endpoint.name, revision, "InService", {"deployed": deployed})
+        await self._settle(endpoint.name, revision, "InService", {"deployed": deployed, "stage": None})
         log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
         if before is not None:
-            kept = set(map(id, after.fleets.values()))
-            await asyncio.gather(*(fleet.stop() for fleet in before.fleets.values() if id(fleet) not in kept))
+            await deployments.settle(_without(before, after))
+
+    async def _change_over(
+        self, endpoint: Resource, revision: int, plan: Plan, started: float, before: Running, after: Running
+    ) -> bool:
+        """Move traffic from the old fleets to the new ones, step by step. False: it went wrong and was undone."""
+        new = _without(after, before)
+        if not new:
+            return True
+        name = endpoint.name
+        deployment = Deployment(
+            plan, self._clock, before.fleets, after.fleets,
+            partial(self._publish_both, before, after), self._alarms,
+            partial(self._stage, name, revision, after.wanted),
+        )  # fmt: skip
+        self._arriving[name] = after
+        try:
+            await deployment.run(after.wanted["counts"], started)
+        except Exception as error:
+            if not isinstance(error, RolledBack):
+                log.exception("deployment failed", extra={"endpoint": name})
+            _scale_back(before, after)
+            await self._roll_back(endpoint, revision, deployment, str(error) or type(error).__name__, before)
+            await deployments.settle(new)
+            return False
+        except asyncio.CancelledError:
+            await deployments.settle(new)  # the endpoint is being deleted
+            raise
+        finally:
+            del self._arriving[name]
+        return True
+
+    async def _roll_back(
+        self, endpoint: Resource, revision: int, deployment: Deployment, reason: str, before: Running
+    ) -> None:
+        """Back to what ran before. The wish is given up first, so that a restart does not begin it again."""
+        log.warning("deployment rolled back", extra={"endpoint": endpoint.name, "reason": reason})
+        deployed = {**endpoint.document["deployed"], "revision": revision}
+        changes = {"failure": reason, "wanted": deployed, "deployed": deployed, "stage": None}
+        await self._settle(endpoint.name, revision, "RollingBack", changes)
+        before.revision = revision
+        try:
+            await deployment.back()
+        except ModelLoadError as problem:
+            failure = f"{reason} The roll-back failed: {problem.message}"
+            await self._settle(endpoint.name, revision, "UpdateRollbackFailed", {"failure": failure})
+            return
+        self._publish(before)
+        await self._settle(endpoint.name, revision, "InService", {})
+
+    def _publish(self, running: Running) -> None:
+        name, config = running.production[0].endpoint, running.wanted["config"]
+        route = Route(
+            name, running.production, _kind(config), config.get("AsyncInferenceConfig"), shadows=running.shadows
+        )  # fmt: skip
+        self._routes.publish(route)
+
+    def _publish_both(self, before: Running, after: Running, share: float) -> None:
+        """Calls go to the new fleets with this share, to the old ones with the rest."""
+        old, new = before.production, after.production
+        of_old, of_new = sum(v.weight for v in old), sum(v.weight for v in new)
+        weights = [v.weight / of_old * (1 - share) for v in old] + [v.weight / of_new * share for v in new]
+        config = after.wanted["config"]
+        route = Route(
+            new[0].endpoint, [*old, *new], _kind(config), config.get("AsyncInferenceConfig"), weights=weights,
+            shadows=[*before.shadows, *after.shadows],
+        )  # fmt: skip
+        self._routes.publish(route)
+
+    async def _stage(self, name: str, revision: int, wanted: Document, status: str) -> None:
+        """Note what a deployment does, for DescribeEndpoint."""
+        now = self._clock.now()
+
+        def write(db: Connection) -> None:
+            endpoint = resources.get(db, "endpoint", name)
+            if endpoint is not None and endpoint.status == "Updating" and endpoint.document["revision"] == revision:
+                begun = (endpoint.document.get("stage") or {}).get("begun", now)
+                endpoint.document = endpoint.document | {"stage": {"status": status, "since": now, "begun": begun}}
+                resources.save(db, endpoint)
+
+        await self._store.run(write)
 
     async def _bring_up(
-        self, name: str, wanted: Document, revision: int, before: Running | None, deployed: Document | None
+        self,
+        name: str,
+        wanted: Document,
+        revision: int,
+        before: Running | None,
+        deployed: Document | None,
+        share: float,
     ) -> Running:
-        """Workers for every variant, those that need not change kept. All or nothing."""
+        """Workers for every variant, those that need not change kept. All or nothing; of new fleets only a share."""
         after = Running(wanted, revision)
         restored = before is None and deployed is not None  # it loaded before the restart, so it need not be tried
         started: list[Workers] = []
@@ -237,7 +349,7 @@ class Reconciler:
                     fleet = await self._new_fleet(name, variant, wanted, after, deployed)
                     started.append(fleet)
                     if not restored or (count and not isinstance(fleet, ElasticFleet)):
-                        await fleet.start(count)
+                        await fleet.start(deployments.part(count, share))
                 fleet.changed = lambda: self._changed(name)
                 after.fleets[variant_name] = fleet
                 old = before.variants.get(variant_name) if before else None
@@ -245,6 +357,7 @@ class Reconciler:
                     name, variant_name, wanted["weights"][variant_name], fleet,
                     stats=old.stats if old else None, log_group=self._log_group(name), count=count,
                 )  # fmt: skip
+            _cast_shadow(after)
         except BaseException as error:
             if isinstance(error, ModelLoadError) and started:
                 error.message += _last_lines(started[-1])
@@ -292,6 +405,7 @@ class Reconciler:
             imports=prepared.imports,
             load_timeout=max(prepared.load_timeout, health_check),
             log_folder=log_folder,
+            nice=SHADOW_NICE if variant in wanted["config"].get("ShadowProductionVariants", []) else 0,
         )
 
     async def _prepare(self, name: str, model: Document, *, folder: Path | None = None) -> Prepared:
@@ -311,8 +425,10 @@ class Reconciler:
             await self._settle(endpoint.name, revision, "Failed", {"failure": error.message})
             return
         deployed = {**endpoint.document["deployed"], "revision": revision}  # the wish is given up, what runs stays
-        self.running[endpoint.name].revision = revision
-        changes = {"failure": error.message, "wanted": deployed, "deployed": deployed}
+        running = self.running[endpoint.name]
+        running.revision = revision
+        _scale_back(running, running)
+        changes = {"failure": error.message, "wanted": deployed, "deployed": deployed, "stage": None}
         await self._settle(endpoint.name, revision, "InService", changes)
 
     async def _settle(self, name: str, revision: int, status: str, changes: Document) -> None:
@@ -339,7 +455,7 @@ class Reconciler:
         self._routes.withdraw(endpoint.name)
         running = self.running.pop(endpoint.name, None)
         if running is not None:
-            await asyncio.gather(*(fleet.stop() for fleet in running.fleets.values()))
+            await deployments.settle(list(running.fleets.values()))
 
         def write(db: Connection) -> None:
             resources.delete(db, "endpoint", endpoint.name)
@@ -383,6 +499,31 @@ class Reconciler:
 
     def _log_group(self, endpoint: str) -> str:
         return self._settings.partition.arn(f"log-group:/aws/sagemaker/Endpoints/{endpoint}", "logs")
+
+
+def _without(running: Running, other: Running) -> list[Workers]:
+    """The fleets that the other does not have."""
+    theirs = set(map(id, other.fleets.values()))
+    return [fleet for fleet in running.fleets.values() if id(fleet) not in theirs]
+
+
+def _cast_shadow(running: Running) -> None:
+    """With a shadow variant, the production variant's calls are copied to it."""
+    for shadow in running.shadows:
+        (production,) = running.production
+        share = min(1.0, shadow.weight / production.weight)
+        production.submit = Shadow(production.submit, shadow, share).submit
+
+
+def _scale_back(before: Running, after: Running) -> None:
+    """Give fleets that both have the size that they had."""
+    for name, fleet in before.fleets.items():
+        if isinstance(fleet, Fleet) and after.fleets.get(name) is fleet:
+            fleet.scale(before.wanted["counts"][name])
+
+
+async def _no_alarms(_names: Sequence[str]) -> Mapping[str, str]:
+    return {}
 
 
 def _kind(config: Document) -> Kind:

@@ -57,12 +57,15 @@ class EndpointFigures:
 
     def sample(self) -> None:
         """Look at how many calls are in flight now."""
+        in_flight: dict[tuple[str, str], int] = {}
         for variant, fleet in self._variants():
             before = self._known(variant)
-            in_flight = fleet.batcher.in_flight()
-            before.concurrent.add(in_flight)
+            key = (variant.endpoint, variant.name)
+            in_flight[key] = in_flight.get(key, 0) + fleet.batcher.in_flight()
             if isinstance(fleet, ElasticFleet) and fleet.elasticity.provisioned:
-                before.provisioned_use.add(min(1.0, in_flight / fleet.elasticity.provisioned))
+                before.provisioned_use.add(min(1.0, in_flight[key] / fleet.elasticity.provisioned))
+        for key, calls in in_flight.items():
+            self._before[key].concurrent.add(calls)
 
     def pids(self) -> list[int]:
         """Processes of all workers."""
@@ -93,8 +96,9 @@ class EndpointFigures:
         self._before = {key: before for key, before in self._before.items() if key in here}
 
     def _variants(self) -> Iterator[tuple[Variant, Pooled]]:
+        """Every fleet once; while an update moves traffic, a variant has two."""
         for route in list(self._routes.values()):
-            for variant in route.variants:
+            for variant in {id(variant.backend): variant for variant in route.variants}.values():
                 if isinstance(variant.backend, Pooled):
                     yield variant, variant.backend
 

@@ -74,7 +74,7 @@ class Metrics:
         misses = CounterMetricFamily("fourfold_model_cache_misses", "Calls whose model was not loaded", labels=labels)
         unloads = CounterMetricFamily("fourfold_model_unloads", "Models that had to go for others", labels=labels)
         for route in list(self._routes.values()):
-            for variant in route.variants:
+            for variant in {variant.name: variant for variant in route.variants}.values():
                 key = (route.name, variant.name)
                 stats = variant.stats
                 for status, count in stats.by_status.items():

@@ -98,6 +98,8 @@ class Fleet:
 
     async def start(self, count: int) -> None:
         """Bring up `count` workers. Raises ModelLoadError where the model cannot be loaded."""
+        if not count:
+            return
         links = [await self._start_worker()]  # one alone first: a model that cannot load should fail once, not n times
         links += await asyncio.gather(*(self._start_worker() for _ in range(count - 1)))
         for link in links:

@@ -71,31 +71,62 @@ class Variant:
         self.header = b"x-amzn-invoked-production-variant: " + name.encode() + b"\r\n"
 
 
+class Shares:
+    """Variants that share traffic by weight."""
+
+    __slots__ = ("_steps", "variants")
+
+    def __init__(self, variants: Sequence[Variant], weights: Sequence[float]) -> None:
+        self.variants = tuple(variants)
+        self._steps = list(accumulate(weights))
+
+    @property
+    def total(self) -> float:
+        return self._steps[-1] if self._steps else 0.0
+
+    def pick(self) -> Variant:
+        """One of them, by weight; the last where all weights are 0."""
+        return self.variants[bisect_right(self._steps, random.random() * self._steps[-1], hi=len(self._steps) - 1)]  # noqa: S311 - traffic shares, no secret
+
+
 class Route:
     """An endpoint that can be called.
 
     Args:
         name: the endpoint's name.
-        variants: what answers.
-        kind: how it is called.
+        variants: what may answer; two of one name while an update moves traffic from one to the other.
+        kind: which operations may call it.
         config: AsyncInferenceConfig, where the kind is asynchronous.
+        weights: of the variants, where they are not the variants' own.
+        shadows: variants that get copies of calls and answer nobody; here for metrics.
 
     Raises:
         ValueError: no variant has a weight above 0.
     """
 
     def __init__(
-        self, name: str, variants: Sequence[Variant], kind: Kind = "realtime", config: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        variants: Sequence[Variant],
+        kind: Kind = "realtime",
+        config: Mapping[str, Any] | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        shadows: Sequence[Variant] = (),
     ) -> None:
+        weights = [variant.weight for variant in variants] if weights is None else weights
         self.name = name
         self.kind = kind
         self.config = config or {}
-        self.variants = tuple(variants)
-        self._by_name = {variant.name: variant for variant in variants}
-        self._steps = list(accumulate(variant.weight for variant in variants))
-        if not self._steps or self._steps[-1] <= 0:
+        self.variants = (*variants, *shadows)
+        self._shares = Shares(variants, weights)
+        if self._shares.total <= 0:
             raise ValueError(f"endpoint {name!r} has no variant that takes traffic")
-        self.only = self.variants[0] if len(self.variants) == 1 else None
+        self._by_name: dict[str, Shares] = {}
+        for one in {variant.name for variant in variants}:
+            here = [n for n, variant in enumerate(variants) if variant.name == one]
+            self._by_name[one] = Shares([variants[n] for n in here], [weights[n] for n in here])
+        self.only = variants[0] if len(variants) == 1 else None
 
     def choose(self, target: str | None = None) -> Variant:
         """The variant for one call: the target if one is named, otherwise by weight.
@@ -105,7 +136,7 @@ class Route:
         """
         if target is not None:
             try:
-                return self._by_name[target]
+                return self._by_name[target].pick()
             except KeyError:
                 raise ValidationError(
                     f"Variant {target} is not found for Endpoint {self.name}. "
@@ -113,7 +144,7 @@ class Route:
                 ) from None
         if self.only is not None:
             return self.only
-        return self.variants[bisect_right(self._steps, random.random() * self._steps[-1], hi=len(self._steps) - 1)]  # noqa: S311 - traffic shares, no secret
+        return self._shares.pick()
 
 
 class Routes(dict[bytes, Route]):

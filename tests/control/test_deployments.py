@@ -1,0 +1,339 @@
+"""Deployments: their steps, the time they take, and what happens to calls while traffic moves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from botocore.exceptions import ClientError
+
+from fourfold.clock import ManualClock
+from fourfold.control.deployments import Deployment, Plan, RolledBack, part, plan
+from fourfold.errors import ModelLoadError, ValidationException
+from fourfold.pool.batcher import Batching
+from fourfold.pool.fleet import Fleet
+from fourfold.pool.local import LocalPlacer
+from fourfold.records import WorkerSpec
+from tests.server import alive
+from tests.test_serve import eventually
+
+MODEL = """
+import os
+def model_fn(model_dir):
+    {load}
+def input_fn(data, content_type):
+    return data
+def predict_fn(data, model):
+    return "{name}"
+def output_fn(prediction, accept):
+    return prediction
+"""
+
+
+def blue_green(type: str = "ALL_AT_ONCE", wait: int = 0, termination: int = 0, **size) -> dict:
+    routing = {"Type": type, "WaitIntervalInSeconds": wait, **size}
+    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": termination}}
+
+
+def percent(value: int) -> dict:
+    return {"Type": "CAPACITY_PERCENT", "Value": value}
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    ("config", "instances", "shares"),
+    [
+        (None, 1, (1.0,)),
+        (blue_green(wait=60), 4, (1.0,)),
+        (blue_green("CANARY", CanarySize=percent(10)), 4, (0.1, 1.0)),
+        (blue_green("CANARY", CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}), 4, (0.25, 1.0)),
+        (blue_green("LINEAR", LinearStepSize=percent(25)), 4, (0.25, 0.5, 0.75, 1.0)),
+        (blue_green("LINEAR", LinearStepSize=percent(40)), 4, (0.4, 0.8, 1.0)),
+        (blue_green("LINEAR", LinearStepSize={"Type": "INSTANCE_COUNT", "Value": 1}), 1, (1.0,)),
+        ({"RollingUpdatePolicy": {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}}, 2, (0.5, 1.0)),
+    ],
+)
+def test_the_steps_of_a_policy(config, instances, shares):
+    assert plan(config, instances).shares == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (blue_green("CANARY"), "CanarySize is needed"),
+        (blue_green("CANARY", CanarySize=percent(60)), "0% to 50%"),
+        (blue_green("LINEAR", LinearStepSize=percent(5)), "10% to 50%"),
+        (blue_green("LINEAR", wait=3600, LinearStepSize=percent(10)), "longer than"),
+        ({"RollingUpdatePolicy": {"MaximumBatchSize": percent(2), "WaitIntervalInSeconds": 0}}, "5% to 50%"),
+        (
+            blue_green() | {"RollingUpdatePolicy": {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}},
+            "either",
+        ),
+    ],
+)
+def test_a_policy_that_cannot_be_carried_out_is_refused(config, told):
+    if told == "longer than":
+        config["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = 600
+    with pytest.raises(ValidationException, match=told):
+        plan(config, 10)
+
+
+def test_a_part_of_a_fleet_is_rounded_up():
+    assert [part(3, share) for share in (0.1, 1 / 3, 0.5, 1.0)] == [1, 1, 2, 3]
+    assert part(0, 1.0) == 0
+
+
+# Time
+
+
+class Bench:
+    """A deployment between two fleets on a clock that the test moves."""
+
+    def __init__(self, plan: Plan):
+        self.clock = ManualClock()
+        self.old, self.new = (Fleet(WorkerSpec("m", ".", "onnx"), LocalPlacer(), Batching()) for _ in range(2))
+        self.alarm = "OK"
+        self.seen: list[tuple[float, str | float]] = []
+        self.deployment = Deployment(
+            plan, self.clock, {"v": self.old}, {"v": self.new}, self._note, self._alarms, self._stage
+        )  # fmt: skip
+        self.task = asyncio.create_task(self.deployment.run({"v": 1}, 0.0))
+
+    @classmethod
+    async def begin(cls, plan: Plan) -> Bench:
+        bench = cls(plan)
+        await bench.clock.advance(0)
+        return bench
+
+    def _note(self, what: float | str) -> None:
+        self.seen.append((self.clock.monotonic(), what))
+
+    async def _alarms(self, names):
+        return dict.fromkeys(names, self.alarm)
+
+    async def _stage(self, status: str) -> None:
+        self._note(status)
+
+
+async def test_a_canary_bakes_twice_and_leaves_the_old_fleet_for_a_while():
+    bench = await Bench.begin(Plan((0.1, 1.0), wait=300, termination_wait=60))
+    await bench.clock.advance(299)
+    assert bench.seen == [(0, "ActivatingTraffic"), (0, 0.1), (0, "Baking")]
+    await bench.clock.advance(2)
+    assert bench.seen[3:] == [(300, "ActivatingTraffic"), (300, 1.0), (300, "Baking")]
+    await bench.clock.advance(350)
+    assert not bench.task.done()
+    await bench.clock.advance(10)
+    await bench.task
+
+
+async def test_an_alarm_while_baking_gives_the_traffic_back():
+    bench = await Bench.begin(Plan((0.5, 1.0), wait=60, alarms=("errors",)))
+    await bench.clock.advance(30)
+    bench.alarm = "ALARM"
+    await bench.clock.advance(1)
+    with pytest.raises(RolledBack, match="errors"):
+        await bench.task
+    await bench.deployment.back()
+    assert bench.seen[-1] == (31, 0.0)
+
+
+async def test_a_new_fleet_that_cannot_stay_up_and_the_time_limit_roll_back():
+    bench = await Bench.begin(Plan(wait=60))
+    bench.new.failure = ModelLoadError("it is broken")
+    await bench.clock.advance(1)
+    with pytest.raises(RolledBack, match="it is broken"):
+        await bench.task
+    slow = await Bench.begin(Plan(wait=60, timeout=20))
+    await slow.clock.advance(30)
+    with pytest.raises(RolledBack, match="limit of 20 s"):
+        await slow.task
+
+
+async def test_a_roll_back_to_a_fleet_that_does_not_run_fails():
+    bench = await Bench.begin(Plan(wait=60))
+    await bench.clock.advance(5)
+    bench.old.failure = ModelLoadError("the disk is gone")
+    with pytest.raises(ModelLoadError, match="the disk is gone"):
+        await bench.deployment.back()
+    bench.task.cancel()
+
+
+# Under load
+
+
+def deploy(server, handler, name: str, count: int = 1, load: str = "pass") -> None:
+    """A model and a config of this name, and the endpoint `shop` where it does not exist yet."""
+    archive = handler(MODEL.format(name=name, load=load))
+    server.deploy(name, archive, endpoint=False)
+    sagemaker = server.client("sagemaker")
+    variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=name, ProductionVariants=[variant | {"InitialInstanceCount": count}]
+    )
+
+
+class Load:
+    """Clients that call one after another; every answer is kept, and every failure."""
+
+    def __init__(self, server, endpoint: str):
+        self.answers: list[str] = []
+        self.failures: list[Exception] = []
+        self._stop = threading.Event()
+        self._server, self._endpoint = server, endpoint
+        self._threads = [threading.Thread(target=self._call) for _ in range(3)]
+
+    def _call(self) -> None:
+        runtime = self._server.client("sagemaker-runtime")
+        while not self._stop.is_set():
+            try:
+                answer = runtime.invoke_endpoint(EndpointName=self._endpoint, ContentType="text/plain", Body=b"x")
+                self.answers.append(answer["Body"].read().decode())
+            except Exception as error:
+                self.failures.append(error)
+            time.sleep(0.002)
+
+    def newest(self) -> set[str]:
+        return set(self.answers[-200:])
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def under_load(server, endpoint: str):
+    with Load(server, endpoint) as load:
+        eventually(lambda: len(load.answers) > 50)
+        yield load
+    assert load.failures == []
+
+
+@pytest.fixture(scope="module")
+def shop(server, handler):
+    """A server with the endpoint `shop` that says "old", and configs for "new", "fat" and what cannot load."""
+    deploy(server, handler, "old", 2)
+    deploy(server, handler, "new", 2)
+    deploy(server, handler, "broken", 1, load='raise RuntimeError("no weights")')
+    server.client("sagemaker").create_endpoint(EndpointName="shop", EndpointConfigName="old")
+    server.wait("shop")
+    return server
+
+
+def update(server, config: str, deployment: dict | None = None) -> None:
+    extra = {"DeploymentConfig": deployment} if deployment else {}
+    server.client("sagemaker").update_endpoint(EndpointName="shop", EndpointConfigName=config, **extra)
+
+
+def pending(server, endpoint: str = "shop") -> tuple[str, str | None]:
+    found = server.client("sagemaker").describe_endpoint(EndpointName=endpoint)
+    summary = found.get("PendingDeploymentSummary")
+    status = summary["ProductionVariants"][0]["VariantStatus"][0]["Status"] if summary else None
+    return found["EndpointStatus"], status
+
+
+def test_a_canary_moves_traffic_in_two_steps_and_no_call_fails(shop):
+    update(shop, "old")
+    shop.wait("shop")
+    with under_load(shop, "shop") as load:
+        update(shop, "new", blue_green("CANARY", wait=2, CanarySize=percent(20)))
+        eventually(lambda: pending(shop) == ("Updating", "Baking"))
+        eventually(lambda: load.newest() == {"old", "new"})
+        found = shop.wait("shop")
+        eventually(lambda: load.newest() == {"new"})
+    assert found["EndpointConfigName"] == "new"
+    assert "PendingDeploymentSummary" not in found
+    assert "FailureReason" not in found
+
+
+def test_a_rolling_update_replaces_workers_one_by_one_and_no_call_fails(shop):
+    update(shop, "old")
+    shop.wait("shop")
+    half = {"Type": "INSTANCE_COUNT", "Value": 1}
+    with under_load(shop, "shop") as load:
+        update(shop, "new", {"RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 2}})
+        eventually(lambda: load.newest() == {"old", "new"})
+        workers = b'fourfold_workers{endpoint="shop",variant="AllTraffic"} 1.0'
+        eventually(lambda: workers in shop.get("/metrics"))  # one of two
+        shop.wait("shop")
+        eventually(lambda: load.newest() == {"new"})
+    found = shop.client("sagemaker").describe_endpoint(EndpointName="shop")
+    assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
+
+
+def test_an_alarm_rolls_back_and_no_call_fails(shop):
+    update(shop, "old")
+    shop.wait("shop")
+    cloudwatch = shop.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="errors", Namespace="shop", MetricName="Errors", Statistic="Sum", Period=60, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="notBreaching",
+    )  # fmt: skip
+    watched = blue_green("LINEAR", wait=60, LinearStepSize=percent(50))
+    watched |= {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]}}
+    with under_load(shop, "shop") as load:
+        update(shop, "new", watched)
+        eventually(lambda: load.newest() == {"old", "new"})
+        cloudwatch.set_alarm_state(AlarmName="errors", StateValue="ALARM", StateReason="a drill")
+        found = shop.wait("shop")
+        eventually(lambda: load.newest() == {"old"})
+    assert "errors" in found["FailureReason"]
+    assert found["EndpointConfigName"] == "old"
+
+
+def test_a_new_fleet_that_cannot_load_never_gets_traffic(shop):
+    update(shop, "old")
+    shop.wait("shop")
+    with under_load(shop, "shop") as load:
+        update(shop, "broken", blue_green("CANARY", wait=60, CanarySize=percent(50)))
+        found = shop.wait("shop")
+    assert "no weights" in found["FailureReason"]
+    assert set(load.answers) == {"old"}
+
+
+def test_an_alarm_that_does_not_exist_is_refused(shop):
+    watched = blue_green() | {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "nowhere"}]}}
+    with pytest.raises(ClientError, match='Could not find alarm "nowhere"'):
+        update(shop, "new", watched)
+
+
+def test_a_deployment_that_kill_9_interrupts_starts_again_from_the_old_fleet(own_server, handler):
+    deploy(own_server, handler, "old")
+    deploy(own_server, handler, "new")
+    own_server.client("sagemaker").create_endpoint(EndpointName="shop", EndpointConfigName="old")
+    own_server.wait("shop")
+    update(own_server, "new", blue_green("CANARY", wait=4, CanarySize=percent(10)))
+    eventually(lambda: pending(own_server) == ("Updating", "Baking"))
+    own_server.kill()
+    own_server.start()
+    eventually(lambda: pending(own_server) == ("Updating", "Baking"))
+    with under_load(own_server, "shop") as load:
+        assert own_server.wait("shop")["EndpointConfigName"] == "new"
+        eventually(lambda: load.newest() == {"new"})
+    assert "old" in load.answers
+
+
+def test_deleting_an_endpoint_ends_its_deployment(shop, handler):
+    sagemaker = shop.client("sagemaker")
+    sagemaker.create_endpoint(EndpointName="brief", EndpointConfigName="old")
+    shop.wait("brief")
+    before = set(shop.worker_pids())
+    deployment = blue_green("CANARY", wait=600, CanarySize=percent(10))
+    sagemaker.update_endpoint(EndpointName="brief", EndpointConfigName="new", DeploymentConfig=deployment)
+    eventually(lambda: pending(shop, "brief") == ("Updating", "Baking"))
+    new = set(shop.worker_pids()) - before
+    sagemaker.delete_endpoint(EndpointName="brief")
+    eventually(lambda: sum(map(alive, new)) == len(new) - 2)
+    with pytest.raises(ClientError, match="Could not find"):
+        eventually(lambda: not sagemaker.describe_endpoint(EndpointName="brief"))
