@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.server import LiveServer
+
+settings.register_profile("fourfold", deadline=None)  # a busy machine is no failure
+settings.load_profile("fourfold")
 
 
 @pytest.fixture(scope="session")

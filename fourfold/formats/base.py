@@ -9,6 +9,8 @@ Model            answers calls; bytes in, bytes out
 
 from __future__ import annotations
 
+import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +81,13 @@ class Format(Protocol):
 
     def load(self, artifact: Artifact) -> Model:
         """Load it. Raises ModelLoadError with the real reason."""
+
+
+def failed(call: Call, message: str, error: BaseException, status: int = 500) -> Reply:
+    """A model's exception as a reply. Its traceback goes along, and to the worker's log."""
+    detail = "".join(traceback.format_exception(error))
+    print(detail, end="", file=sys.stderr, flush=True)
+    return Reply(call.id, message.encode("utf-8", "replace"), "text/plain", status, detail=detail)
 
 
 class Model(ABC):

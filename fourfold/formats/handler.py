@@ -33,7 +33,7 @@ from typing import Any
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats import toolkit
-from fourfold.formats.base import Artifact, AsyncModel, Model
+from fourfold.formats.base import Artifact, AsyncModel, Model, failed
 from fourfold.formats.toolkit import Context
 from fourfold.records import Call, Reply
 
@@ -237,8 +237,7 @@ def failure(call: Call, error: Exception) -> Reply:
     if not isinstance(status, int) or not 400 <= status <= 599:
         status = 500
     message = str(getattr(error, "message", None) or error) or type(error).__name__
-    detail = "".join(traceback.format_exception(error))
-    return Reply(call.id, message.encode("utf-8", "replace"), "text/plain", status, detail=detail)
+    return failed(call, message, error, status)
 
 
 def _program(artifact: Artifact) -> Path:

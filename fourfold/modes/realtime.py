@@ -7,6 +7,7 @@ the error that SageMaker's runtime gives.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import NamedTuple
@@ -28,8 +29,46 @@ TO_MODEL = frozenset(
 )
 """Request headers that the model may see. SageMaker strips all others."""
 
-_LENGTHS = {"x-amzn-sagemaker-custom-attributes": 1024, "x-amzn-sagemaker-inference-id": 64}
-"""Longest values, from the service model of sagemaker-runtime."""
+_NAME = "^[a-zA-Z0-9](-*[a-zA-Z0-9])*"
+_PRINTABLE = r"\A\S[\p{Print}]*\z"
+
+
+class _Rule(NamedTuple):
+    """What the service model of sagemaker-runtime says of a header's value."""
+
+    member: str
+    most: int
+    pattern: str = r"\p{ASCII}*"
+
+    def broken_by(self, value: bytes) -> str | None:
+        """The constraint that a value breaks."""
+        if len(value) > self.most:
+            return f"Member must have length less than or equal to {self.most}"
+        if _CHECKS[self.pattern](value) is None:
+            return f"Member must satisfy regular expression pattern: {self.pattern}"
+        return None
+
+
+_CHECKS = {
+    r"\p{ASCII}*": re.compile(rb"[\0-\x7f]*").fullmatch,
+    _PRINTABLE: re.compile(rb"[!-~][ -~]*").fullmatch,
+    _NAME: re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9])*").fullmatch,
+}
+"""Java's patterns as Python's."""
+
+_RULES = {
+    b"content-type": _Rule("contentType", 1024),
+    b"accept": _Rule("accept", 1024),
+    b"x-amzn-sagemaker-accept": _Rule("accept", 1024),
+    b"x-amzn-sagemaker-custom-attributes": _Rule("customAttributes", 1024),
+    b"x-amzn-sagemaker-target-model": _Rule("targetModel", 1024, _PRINTABLE),
+    b"x-amzn-sagemaker-target-variant": _Rule("targetVariant", 63, _NAME),
+    b"x-amzn-sagemaker-target-container-hostname": _Rule("targetContainerHostname", 63, _NAME),
+    b"x-amzn-sagemaker-inference-id": _Rule("inferenceId", 64, _PRINTABLE),
+    b"x-amzn-sagemaker-enable-explanations": _Rule("enableExplanations", 64, _PRINTABLE),
+    b"x-amzn-sagemaker-session-id": _Rule("sessionId", 256),
+    b"x-amzn-sagemaker-prefix-aware-id": _Rule("prefixAwareId", 64, _PRINTABLE),
+}
 
 
 CLIENT_LEFT = 499
@@ -55,11 +94,16 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], accept_name: bytes =
         accept_name: the header with the wanted content type; InvokeEndpointWithResponseStream has its own.
 
     Raises:
-        ValidationError: a value is longer than the API allows.
+        ValidationError: values that the API does not allow; the message names each.
     """
     content_type = accept = ""
     target = to_model = None
+    problems = []
     for name, value in headers:
+        rule = _RULES.get(name)
+        if rule is not None and (broken := rule.broken_by(value)):
+            shown = value[:200].decode("latin-1")
+            problems.append(f"Value '{shown}' at '{rule.member}' failed to satisfy constraint: {broken}")
         if name == b"content-type":
             content_type = value.decode("latin-1")
         elif name == accept_name:
@@ -70,8 +114,9 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], accept_name: bytes =
                 to_model[name.decode()] = value.decode("latin-1")
             elif name == b"x-amzn-sagemaker-target-variant":
                 target = value.decode("latin-1")
-    if to_model is not None:
-        _check_lengths(to_model)
+    if problems:
+        count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''}"
+        raise ValidationError(f"{count} detected: {'; '.join(problems)}")
     return RequestHeaders(content_type or "application/json", accept, target, to_model)
 
 
@@ -80,7 +125,7 @@ def find_route(routes: Routes, name: bytes, kinds: tuple[Kind, ...] = ("realtime
     route = routes.get(name)
     if route is None:
         raise ValidationError(
-            f"Endpoint {name.decode('utf-8', 'replace')} not found, or not in service. "
+            f"Endpoint {name[:100].decode('utf-8', 'replace')} not found, or not in service. "
             "`fourfold list` shows the endpoints and their status."
         )
     if route.kind not in kinds:
@@ -224,9 +269,3 @@ def model_error(reply: Reply, variant: Variant) -> ModelError:
         original_message=f"{text}\n{reply.detail}" if reply.detail else text,
         log_stream=variant.log_group,
     )
-
-
-def _check_lengths(headers: dict[str, str]) -> None:
-    for name, most in _LENGTHS.items():
-        if len(headers.get(name, "")) > most:
-            raise ValidationError(f"{name} must have length less than or equal to {most}.")

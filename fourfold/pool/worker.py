@@ -154,9 +154,11 @@ def _serve(connection: Connection, model: Model, memory_mb: int | None) -> None:
     for message in connection:
         match message:
             case Invoke(batch, calls):
-                replies = [memory.checked(reply, memory_mb) for reply in _invoke(model, calls)]
+                replies = _invoke(model, calls)
+                if memory_mb is not None:
+                    replies = [memory.checked(reply, memory_mb) for reply in replies]
                 connection.send(Replies(batch, replies))
-                if any(reply.status == memory.OUT_OF_MEMORY for reply in replies):
+                if memory_mb is not None and any(reply.status == memory.OUT_OF_MEMORY for reply in replies):
                     return
             case Stream(call):
                 _stream(connection, model, call)

@@ -8,7 +8,6 @@ the calls run one by one, so that only the guilty one fails.
 from __future__ import annotations
 
 import struct
-import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from fourfold.formats.base import ArrayModel, Arrays, Tensor
+from fourfold.formats.base import ArrayModel, Arrays, Tensor, failed
 from fourfold.formats.codecs.request import BadRequest, Request
 from fourfold.formats.codecs.table import CODECS, Codec, codec_for, negotiate
 from fourfold.records import Call, Reply
@@ -260,6 +259,4 @@ def refusal(call: Call, error: BadRequest) -> Reply:
 
 def failure(call: Call, error: BaseException) -> Reply:
     """What a model's exception becomes: 500, its message, and the traceback in `detail`."""
-    message = f"{type(error).__name__}: {error}"
-    detail = "".join(traceback.format_exception(error))
-    return Reply(call.id, message.encode("utf-8", "replace"), "text/plain", 500, detail=detail)
+    return failed(call, f"{type(error).__name__}: {error}", error)
