@@ -20,6 +20,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
+from fourfold.advisor.prices import shipped
+from fourfold.advisor.recommender import Recommender
 from fourfold.api.asynchronous import async_routes
 from fourfold.api.aws import AwsApi, Service
 from fourfold.api.cloudwatch import CloudWatch
@@ -29,6 +31,7 @@ from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
 from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
+from fourfold.api.recommender import InferenceRecommender
 from fourfold.api.s3 import S3
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.scheduler import Scheduler, caller, schedule_routes
@@ -129,6 +132,8 @@ class App:
             trusted_only=settings.trusted_only,
         )
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
+        prices = shipped()
+        self.recommender = Recommender(self.store, objects, prepared, prices, settings.partition, clock)
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
         self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
         couriers: dict[str, Courier] = dict.fromkeys(("http", "https"), HttpCourier())
@@ -142,6 +147,7 @@ class App:
                 Service(
                     SageMaker(self.store, endpoints, settings.partition, clock),
                     Transform(self.store, self.jobs),
+                    InferenceRecommender(self.store, self.recommender, prices),
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, settings.partition)),
@@ -191,7 +197,7 @@ class App:
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
         loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
-        loops += [self.alarms.run()]
+        loops += [self.alarms.run(), self.recommender.run()]
         loops.append(self.asynchronous.run())
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:

@@ -105,15 +105,15 @@ async def profile(
         spec = WorkerSpec(model=source.name, path=str(folder), format=kind.name, threads=threads)
         placer = LocalPlacer()
         try:
-            first_s, link, loaded = await _start(placer, spec, kind.imports)
+            first_s, link, loaded = await start(placer, spec, kind.imports)
             colds = []
             for _ in range(COLD_STARTS):
                 link.kill()
-                cold_s, link, loaded = await _start(placer, spec, kind.imports)
+                cold_s, link, loaded = await start(placer, spec, kind.imports)
                 colds.append(cold_s)
             body, content_type = request or sample(loaded.inputs)
             times = await _times(link, loaded.max_batch, body, content_type, seconds)
-            memory = _memory_mb(link.pid)
+            memory = peak_memory_mb(link.pid)
             link.kill()
         finally:
             await placer.close()
@@ -143,7 +143,8 @@ def sample(inputs: Sequence[tuple[str, str, list[int | None]]]) -> tuple[bytes, 
     return buffer.getvalue(), "application/x-npz"
 
 
-async def _start(placer: LocalPlacer, spec: WorkerSpec, imports: tuple[str, ...]) -> tuple[float, WorkerLink, Loaded]:
+async def start(placer: LocalPlacer, spec: WorkerSpec, imports: tuple[str, ...]) -> tuple[float, WorkerLink, Loaded]:
+    """A worker with its model loaded, and the seconds that it took."""
     began = time.perf_counter()
     link = await placer.start(spec, imports=imports)
     loaded = await asyncio.wait_for(link.loaded, LOAD_S)
@@ -168,7 +169,7 @@ async def _times(link: WorkerLink, max_batch: int, body: bytes, content_type: st
 async def _call(link: WorkerLink, size: int, body: bytes, content_type: str) -> None:
     """One batch, answered; an answer that is an error becomes ValidationException."""
     loop = asyncio.get_running_loop()
-    waiters = [_Waiter(Call(number, body, content_type), loop) for number in range(size)]
+    waiters = [Pending(Call(number, body, content_type), loop) for number in range(size)]
     link.invoke(waiters, lambda _: None)
     for reply in await asyncio.gather(*(waiter.reply for waiter in waiters)):
         if reply.status != 200:
@@ -176,7 +177,9 @@ async def _call(link: WorkerLink, size: int, body: bytes, content_type: str) -> 
             raise ValidationException(f"request: the model refuses it: {said}. Give one with --request FILE")
 
 
-class _Waiter:
+class Pending:
+    """A call whose reply is awaited."""
+
     def __init__(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         self.call = call
         self.arrived = loop.time()
@@ -189,7 +192,7 @@ class _Waiter:
         self.reply.set_exception(ModelError(f"the model died while it was measured: {error.message}"))
 
 
-def _memory_mb(pid: int) -> float | None:
+def peak_memory_mb(pid: int) -> float | None:
     """Peak resident memory of a process, from Linux's /proc."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
