@@ -75,7 +75,7 @@ class AwsApi:
             answer = _unknown(request, getattr(identity, "service", ""), id)
         else:
             parts = HttpRequest(
-                request.method, request.url.path, request.url.query, request.headers, await request.body()
+                request.method, _path(request), request.url.query, request.headers, await request.body()
             )
             answer = await service.answer(parts, getattr(identity, "region", ""), id)
         await Response(answer.body, answer.status, answer.headers)(scope, receive, send)
@@ -102,3 +102,8 @@ def _unknown(request: Request, signed_for: str, id: str) -> HttpAnswer:
     error = UnknownOperationException(f"Fourfold has no service for {what!r}: see docs/reference/compatibility.md.")
     body = msgspec.json.encode({"__type": error.code, "message": error.message})
     return HttpAnswer(404, {"x-amzn-errortype": error.code, "x-amzn-requestid": id}, body)
+
+
+def _path(request: Request) -> str:
+    """The path as it was sent: an ARN in it has its slashes escaped."""
+    return str(request.scope["raw_path"], "latin-1")
