@@ -29,6 +29,7 @@ from fourfold.api.fastlane import Lane, protocol_class
 from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
+from fourfold.api.logs import Logs
 from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
 from fourfold.api.recommender import InferenceRecommender
@@ -54,6 +55,7 @@ from fourfold.monitor.collector import Collector
 from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
 from fourfold.monitor.metrics import Metrics
+from fourfold.monitor.output import Output
 from fourfold.pool.local import LocalPlacer
 from fourfold.pool.metering import Meter
 from fourfold.pool.room import Room
@@ -142,6 +144,7 @@ class App:
         self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
         self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)
         self.collector.sources.append(self.asynchronous.figures.datapoints)
+        self.output = Output(settings.logs, clock)
         aws = AwsApi(
             [
                 Service(
@@ -152,6 +155,7 @@ class App:
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, settings.partition)),
                 Service(CloudWatch(self.history, self.alarms, clock)),
+                Service(Logs(self.output, settings.partition)),
                 Service(Sts(settings.partition)),
                 Service(Iam(settings.partition)),
             ]
@@ -197,7 +201,7 @@ class App:
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
         loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
-        loops += [self.alarms.run(), self.recommender.run()]
+        loops += [self.alarms.run(), self.recommender.run(), self.output.run()]
         loops.append(self.asynchronous.run())
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
