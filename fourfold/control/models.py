@@ -103,12 +103,16 @@ def batching(environment: Mapping[str, str], limits: Limits) -> Batching:
 
 
 def elasticity(serverless: Mapping[str, int], environment: Mapping[str, str]) -> Elasticity:
-    """Bounds of a serverless variant: its ServerlessConfig, and FOURFOLD_IDLE_SECONDS in the model's Environment."""
+    """Bounds of a serverless variant: its ServerlessConfig, and what the model's Environment says.
+
+    FOURFOLD_IDLE_SECONDS is how long an idle worker stays (60); FOURFOLD_TEMPLATE=0 keeps nothing loaded meanwhile.
+    """
     return Elasticity(
         max_concurrency=serverless["MaxConcurrency"],
         provisioned=serverless.get("ProvisionedConcurrency", 0),
         memory_mb=serverless["MemorySizeInMB"],
         idle_seconds=number(environment, "FOURFOLD_IDLE_SECONDS", 60.0),
+        template=environment.get("FOURFOLD_TEMPLATE") != "0",
     )
 
 

@@ -53,12 +53,14 @@ class Elasticity:
         provisioned: workers kept warm.
         memory_mb: a worker that holds more is ended.
         idle_seconds: how long a worker may be idle; 0 ends it right after its call.
+        template: may a process with the loaded model be kept, for cold starts that need not load?
     """
 
     max_concurrency: int
     provisioned: int = 0
     memory_mb: int = 2048
     idle_seconds: float = 60.0
+    template: bool = True
 
 
 class ElasticFleet:
@@ -276,7 +278,7 @@ class ElasticFleet:
     async def _start_cold(self) -> None:
         """Start a worker for a call that waits, and tell how long each part took when it has answered."""
         try:
-            link, parts = await self._start_worker(lambda: bool(len(self.batcher)), template=True)
+            link, parts = await self._start_worker(lambda: bool(len(self.batcher)), template=self.elasticity.template)
         except FourfoldError as error:
             self._cannot_start(error)
             return

@@ -68,6 +68,8 @@ class Templates:
         self._made: dict[bytes, Template] = {}
         """By model, the longest unused first."""
         self._unfit: set[bytes] = set()
+        self._sizes: dict[bytes, int] = {}
+        """What models that had a template took, so that none is made again where it would not fit."""
         self._making: dict[bytes, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +91,7 @@ class Templates:
             del self._made[key]
         if key in self._made or key in self._unfit or key in self._making or parent.ended or len(key) > SPEC_BYTES:
             return
-        if len(self._made) + len(self._making) >= MOST and not self._give_way():
+        if not self._fits(self._sizes.get(key, 0)):
             return
         task = asyncio.create_task(self._make(key, spec, parent))
         self._making[key] = task
@@ -99,6 +101,7 @@ class Templates:
         """The model will not be started any more."""
         key = _key(spec)
         self._unfit.discard(key)
+        self._sizes.pop(key, None)
         if key in self._making:
             self._making[key].cancel()
         if key in self._made:
@@ -132,13 +135,20 @@ class Templates:
             self._unfit.add(key)
             template.close()
             return
+        self._sizes[key] = template.private_bytes
+        if not self._fits(template.private_bytes):
+            template.close()
+            return
         self._made[key] = template
-        while sum(one.private_bytes for one in self._made.values()) > MOST_BYTES:
-            if not self._give_way():
-                self._made.pop(key).retire()
-                return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLED_SECONDS, self._sweep)
+
+    def _fits(self, size: int) -> bool:
+        """Is there room for another one, when those that nobody uses have gone?"""
+        while len(self._made) >= MOST or sum(one.private_bytes for one in self._made.values()) + size > MOST_BYTES:
+            if not self._give_way():
+                return False
+        return True
 
     def _give_way(self) -> bool:
         """Drop the longest unused template. False: all of them are used."""
