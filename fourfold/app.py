@@ -23,6 +23,7 @@ from fourfold import logs
 from fourfold.advisor.prices import shipped
 from fourfold.advisor.recommender import Recommender
 from fourfold.api.asynchronous import async_routes
+from fourfold.api.autoscaling import Autoscaling
 from fourfold.api.aws import AwsApi, Service
 from fourfold.api.cloudwatch import CloudWatch
 from fourfold.api.fastlane import Lane, protocol_class
@@ -41,6 +42,7 @@ from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
+from fourfold.control.autoscaler import INSTANCES, PROVISIONED, Autoscaler, Variants
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.models import prepare
@@ -50,7 +52,8 @@ from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
 from fourfold.modes.asynchronous.mode import Asynchronous
 from fourfold.modes.batch.job import Jobs
-from fourfold.monitor.alarms import Actions, Alarms
+from fourfold.monitor import queries
+from fourfold.monitor.alarms import SCALING, Actions, Alarms
 from fourfold.monitor.collector import Collector
 from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
@@ -122,6 +125,17 @@ class App:
             alarms=self.alarms.states,
         )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
+        self.autoscaler = Autoscaler(
+            self.store,
+            settings.partition,
+            clock,
+            partial(queries.evaluate, self.history),
+            {
+                dimension: Variants(self.store, endpoints.update_weights_and_capacities, dimension)
+                for dimension in (INSTANCES, PROVISIONED)
+            },
+        )
+        self.actions.known[SCALING] = self.autoscaler.act
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
         metrics = Metrics(self.routes, self.lane.refused)
@@ -154,6 +168,7 @@ class App:
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, settings.partition)),
+                Service(Autoscaling(self.store, self.autoscaler, settings.partition.account)),
                 Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Logs(self.output, settings.partition)),
                 Service(Sts(settings.partition)),
@@ -201,7 +216,7 @@ class App:
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
         loops.append(self.meter.run())
         loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
-        loops += [self.alarms.run(), self.recommender.run(), self.output.run()]
+        loops += [self.alarms.run(), self.autoscaler.run(), self.recommender.run(), self.output.run()]
         loops.append(self.asynchronous.run())
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:

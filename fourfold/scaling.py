@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 
 def serverless_starts(*, waiting: int, starting: int, workers: int, max_concurrency: int) -> int:
     """How many workers to start for calls that wait: one for each call that no starting worker will take.
@@ -28,3 +31,65 @@ def serverless_surplus(*, idle_seconds: list[float], limit: float, workers: int,
     """
     expired = sum(seconds >= limit for seconds in idle_seconds)
     return max(0, min(expired, workers - provisioned))
+
+
+LOOKS_OUT = 3
+LOOKS_IN = 4
+"""Values in a row, one each ten seconds, that must call for more or for less before the capacity changes."""
+LOW = 0.9
+"""Share of the target below which capacity is taken away, as AWS's target tracking has it."""
+
+
+def tracked(*, current: int, values: Sequence[float], target: float, scale_in: bool = True) -> int:
+    """The capacity that keeps a metric at its target; the current one where nothing clearly calls for another.
+
+    Args:
+        current: capacity now.
+        values: of the metric, one each ten seconds, oldest first, per unit of capacity.
+        target: the value to keep.
+        scale_in: may it take capacity away?
+    """
+    recent = values[-LOOKS_OUT:]
+    if len(recent) == LOOKS_OUT and min(recent) > target:
+        return max(current + 1, needed(current, recent[-1], target))
+    low = values[-LOOKS_IN:]
+    if scale_in and len(low) == LOOKS_IN and max(low) < LOW * target:
+        return min(current, needed(current, max(low), target))
+    return current
+
+
+def needed(current: int, value: float, target: float) -> int:
+    """Capacity at which `value` per unit would be the target. With none, the value is that of all the work."""
+    return math.ceil(max(1, current) * value / target - 1e-9)
+
+
+def stepped(*, current: int, kind: str, adjustment: int, least: int = 0) -> int:
+    """The capacity after one step of a step policy.
+
+    Args:
+        current: capacity now.
+        kind: ChangeInCapacity, PercentChangeInCapacity or ExactCapacity.
+        adjustment: units, percent, or the capacity itself.
+        least: with percent, the smallest change (MinAdjustmentMagnitude).
+    """
+    if kind == "ExactCapacity":
+        return max(0, adjustment)
+    if kind == "ChangeInCapacity":
+        return max(0, current + adjustment)
+    change = current * adjustment / 100.0
+    size = max(1, math.floor(abs(change))) if change else 0
+    size = max(size, least) if adjustment else 0
+    return max(0, current + (size if adjustment > 0 else -size))
+
+
+def step_of(steps: Sequence[Mapping[str, float]], over: float) -> Mapping[str, float] | None:
+    """The step whose bounds hold how far a value is over the alarm's threshold. None: no step does.
+
+    A bound that is missing is infinite; the lower one belongs to the step above zero, the upper one below it.
+    """
+    for step in steps:
+        lower = step.get("MetricIntervalLowerBound", -math.inf)
+        upper = step.get("MetricIntervalUpperBound", math.inf)
+        if lower <= over < upper or (over < 0 and lower < over <= upper):
+            return step
+    return None

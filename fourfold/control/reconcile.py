@@ -219,7 +219,8 @@ class Reconciler:
             plan = deployments.plan(document.get("deployment"), sum(wanted["counts"].values()))
             first = plan.shares[0] if plan.rolling and before is not None else 1.0
             async with self._at_once:
-                await self._stage(endpoint.name, revision, wanted, "Creating")
+                if before is not None and not _keeps_workers(before.wanted, wanted):
+                    await self._stage(endpoint.name, revision, wanted, "Creating")
                 after = await self._bring_up(endpoint.name, wanted, revision, before, document["deployed"], first)
         except Exception as error:
             if not isinstance(error, FourfoldError):
@@ -555,6 +556,11 @@ def _same_workers(old: Document, new: Document, variant: str) -> bool:
 def _of_variant(name: str, folders: Mapping[str, str]) -> dict[str, str]:
     """The folders of one variant: its own, and those of its containers."""
     return {key: folder for key, folder in folders.items() if key.partition("/")[0] == name}
+
+
+def _keeps_workers(old: Document, new: Document) -> bool:
+    """Is every variant of the new wish one that runs already?"""
+    return all(_same_workers(old, new, variant["VariantName"]) for variant in all_variants(new["config"]))
 
 
 def _images(prepared: Prepared, now: float) -> list[Document]:

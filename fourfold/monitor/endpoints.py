@@ -58,14 +58,17 @@ class EndpointFigures:
     def sample(self) -> None:
         """Look at how many calls are in flight now."""
         in_flight: dict[tuple[str, str], int] = {}
+        workers: dict[tuple[str, str], int] = {}
         for variant, fleet in self._variants():
             before = self._known(variant)
             key = (variant.endpoint, variant.name)
             in_flight[key] = in_flight.get(key, 0) + fleet.batcher.in_flight()
+            workers[key] = workers.get(key, 0) + len(fleet.ready)
             if isinstance(fleet, ElasticFleet) and fleet.elasticity.provisioned:
                 before.provisioned_use.add(min(1.0, in_flight[key] / fleet.elasticity.provisioned))
         for key, calls in in_flight.items():
-            self._before[key].concurrent.add(calls)
+            models = max(1, workers[key])
+            self._before[key].concurrent.add(calls / models, models)
 
     def pids(self) -> list[int]:
         """Processes of all workers."""

@@ -1,0 +1,110 @@
+"""Application Auto Scaling as clients use it, on endpoints that run."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.test_serve import eventually
+
+PLACE = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/trees/variant/AllTraffic",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+}
+
+
+@pytest.fixture(scope="module")
+def scaling(server, onnx_model):
+    server.deploy("trees", onnx_model)
+    return server.client("application-autoscaling")
+
+
+def test_targets_policies_actions_and_tags_are_kept(scaling):
+    arn = scaling.register_scalable_target(**PLACE, MinCapacity=1, MaxCapacity=3, Tags={"team": "a"})
+    found = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[PLACE["ResourceId"]])
+    (target,) = found["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 3)
+    assert scaling.list_tags_for_resource(ResourceARN=arn["ScalableTargetARN"])["Tags"] == {"team": "a"}
+    scaling.untag_resource(ResourceARN=arn["ScalableTargetARN"], TagKeys=["team"])
+    configuration = {
+        "TargetValue": 70.0,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        "ScaleInCooldown": 60,
+    }
+    for name in ("one", "two"):
+        scaling.put_scaling_policy(
+            **PLACE,
+            PolicyName=name,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration=configuration,
+        )
+    pages = scaling.get_paginator("describe_scaling_policies").paginate(
+        ServiceNamespace="sagemaker", PaginationConfig={"PageSize": 1}
+    )
+    policies = [policy for page in pages for policy in page["ScalingPolicies"]]
+    assert [policy["PolicyName"] for policy in policies] == ["one", "two"]
+    assert policies[0]["TargetTrackingScalingPolicyConfiguration"] == configuration
+    scaling.put_scheduled_action(
+        **PLACE, ScheduledActionName="night", Schedule="cron(0 22 * * ? *)", ScalableTargetAction={"MaxCapacity": 2}
+    )
+    (action,) = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    assert (action["ScheduledActionName"], action["Schedule"]) == ("night", "cron(0 22 * * ? *)")
+    scaling.delete_scheduled_action(**PLACE, ScheduledActionName="night")
+    for name in ("one", "two"):
+        scaling.delete_scaling_policy(**PLACE, PolicyName=name)
+    with pytest.raises(scaling.exceptions.ObjectNotFoundException):
+        scaling.delete_scaling_policy(**PLACE, PolicyName="one")
+    scaling.deregister_scalable_target(**PLACE)
+    assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
+
+
+def test_alarms_scale_out_and_in(server, scaling):
+    sagemaker, cloudwatch = server.client("sagemaker"), server.client("cloudwatch")
+    scaling.register_scalable_target(**PLACE, MinCapacity=1, MaxCapacity=3)
+    for name, bound, adjustment in (("more", "Lower", 2), ("less", "Upper", -2)):
+        policy = scaling.put_scaling_policy(
+            **PLACE,
+            PolicyName=name,
+            PolicyType="StepScaling",
+            StepScalingPolicyConfiguration={
+                "AdjustmentType": "ChangeInCapacity",
+                "StepAdjustments": [{f"MetricInterval{bound}Bound": 0.0, "ScalingAdjustment": adjustment}],
+                "Cooldown": 0,
+            },
+        )
+        cloudwatch.put_metric_alarm(
+            AlarmName=name, Namespace="shop", MetricName="Queue", Statistic="Sum", Period=60, EvaluationPeriods=1,
+            Threshold=5, ComparisonOperator="GreaterThanThreshold" if name == "more" else "LessThanThreshold",
+            AlarmActions=[policy["PolicyARN"]],
+        )  # fmt: skip
+
+    def instances() -> int:
+        return sagemaker.describe_endpoint(EndpointName="trees")["ProductionVariants"][0]["CurrentInstanceCount"]
+
+    def newest() -> dict:
+        found = scaling.describe_scaling_activities(ServiceNamespace="sagemaker")["ScalingActivities"]
+        return found[0] if found else {}
+
+    cloudwatch.set_alarm_state(AlarmName="more", StateValue="ALARM", StateReason="a drill")
+    eventually(lambda: instances() == 3)
+    eventually(lambda: newest().get("StatusCode") == "Successful")
+    assert newest()["Description"] == "Setting desired instance count to 3."
+    assert "monitor alarm more in state ALARM triggered policy more" in newest()["Cause"]
+    cloudwatch.set_alarm_state(AlarmName="less", StateValue="ALARM", StateReason="a drill")
+    eventually(lambda: instances() == 1)
+    assert (
+        len(scaling.describe_scaling_activities(ServiceNamespace="sagemaker", MaxResults=1)["ScalingActivities"]) == 1
+    )
+
+
+def test_bad_requests_say_what_is_wrong(scaling):
+    with pytest.raises(ClientError, match="must be endpoint/<name>/variant/<name>"):
+        scaling.register_scalable_target(**PLACE | {"ResourceId": "trees"}, MinCapacity=1, MaxCapacity=2)
+    with pytest.raises(ClientError, match="at least 1"):
+        scaling.register_scalable_target(**PLACE, MinCapacity=0, MaxCapacity=2)
+    with pytest.raises(ClientError, match="No scalable target"):
+        scaling.put_scheduled_action(
+            **PLACE | {"ResourceId": "endpoint/none/variant/x"}, ScheduledActionName="a",
+            Schedule="rate(1 hour)", ScalableTargetAction={"MinCapacity": 1},
+        )  # fmt: skip

@@ -1,0 +1,263 @@
+"""The autoscaler on a clock that the test moves: targets, steps, times, cooldowns and what it says about them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from fourfold.clock import ManualClock
+from fourfold.control.autoscaler import ACTIVITY, INSTANCES, PROVISIONED, TARGET, Autoscaler, ObjectNotFound
+from fourfold.datapoints import SAGEMAKER, Datapoint, Statistics, metric
+from fourfold.errors import ValidationException
+from fourfold.monitor import queries
+from fourfold.monitor.alarms import SCALING, Actions, Alarms
+from fourfold.monitor.history import History
+from fourfold.records import Partition
+from fourfold.store import Store, resources
+from fourfold.store.migrate import upgrade
+
+RESOURCE = "endpoint/shop/variant/AllTraffic"
+PLACE = {"ServiceNamespace": "sagemaker", "ResourceId": RESOURCE, "ScalableDimension": INSTANCES}
+WHERE = {"EndpointName": "shop", "VariantName": "AllTraffic"}
+
+
+class Instances:
+    """A capacity that is reached a while after it was asked for."""
+
+    words = "desired instance count"
+
+    def __init__(self, count: int = 1, smallest: int = 0):
+        self.count, self.smallest, self.settled = count, smallest, True
+        self.history = [count]
+
+    async def capacity(self, resource):
+        return (self.count, self.settled) if resource == RESOURCE else None
+
+    async def change(self, resource, capacity):
+        self.count = capacity
+        self.history.append(capacity)
+
+    async def least(self, resource):
+        return self.smallest
+
+
+class Bench:
+    def __init__(self, folder, count: int = 1):
+        self.clock = ManualClock(1_800_000_000.0)
+        self.store = Store(f"sqlite:///{folder}/x.db")
+        upgrade(self.store)
+        self.metrics = History(self.store, self.clock)
+        self.instances = Instances(count)
+        self.scaler = Autoscaler(
+            self.store, Partition(), self.clock, partial(queries.evaluate, self.metrics),
+            {INSTANCES: self.instances, PROVISIONED: self.instances},
+        )  # fmt: skip
+        actions = Actions()
+        actions.known[SCALING] = self.scaler.act
+        self.alarms = Alarms(self.store, self.metrics, Partition(), self.clock, actions)
+
+    async def spend(self, seconds: int, calls: float | None = None, name: str = "InvocationsPerInstance", **where):
+        """Let time pass; each ten seconds there are so many calls in all, shared by the instances."""
+        for _ in range(0, seconds, 10):
+            await self.clock.advance(10)
+            if calls is not None:
+                value = Statistics.of(calls / max(1, self.instances.count))
+                self.metrics.put(Datapoint(metric(SAGEMAKER, name, where or WHERE), value), self.clock.now() - 10)
+            await self.alarms.evaluate()
+            await self.scaler.tick()
+            await self.scaler.tick()  # the second sees what became of the first
+
+    async def activities(self) -> list[dict]:
+        return [one.document for one in await self.scaler.find(ACTIVITY)]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.store.close()
+
+
+async def track(bench, target: float = 60, low: int = 1, high: int = 8, **more) -> None:
+    await bench.scaler.register(PLACE | {"MinCapacity": low, "MaxCapacity": high})
+    predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    configuration = {"TargetValue": target, "PredefinedMetricSpecification": predefined} | more
+    policy = {"PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
+    await bench.scaler.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
+
+
+async def test_load_over_the_target_scales_out_within_two_minutes_and_no_load_scales_in(bench):
+    await track(bench, ScaleOutCooldown=60, ScaleInCooldown=60)
+    await bench.spend(60, calls=5)  # 30 a minute
+    assert bench.instances.history == [1]
+    await bench.spend(120, calls=40)  # 240 a minute: four instances
+    assert bench.instances.count == 4
+    await bench.spend(120, calls=40)
+    assert bench.instances.count == 4
+    await bench.spend(180)  # nobody calls: there are no values at all
+    assert bench.instances.count == 1
+    first, *_, last = [one for one in await bench.activities() if "NotScaledReasons" not in one]
+    assert first["StatusCode"] == "Successful"
+    assert "triggered policy p" in first["Cause"]
+    assert last["Description"] == "Setting desired instance count to 1."
+    assert last["EndTime"] >= last["StartTime"]
+
+
+async def test_a_cooldown_holds_the_next_change(bench):
+    await track(bench, ScaleOutCooldown=300)
+    await bench.spend(60, calls=20)
+    assert bench.instances.history == [1, 2]
+    await bench.spend(180, calls=80)
+    assert bench.instances.history == [1, 2]
+    await bench.spend(120, calls=80)
+    assert bench.instances.count == 8
+
+
+async def test_a_short_peak_is_no_reason(bench):
+    await track(bench)
+    await bench.spend(10, calls=20)
+    await bench.spend(60, calls=1)
+    assert bench.instances.history == [1]
+
+
+async def test_scale_in_can_be_disabled(bench):
+    bench.instances.count = 4
+    await track(bench, DisableScaleIn=True)
+    await bench.spend(600)
+    assert bench.instances.history == [1]
+
+
+async def test_at_the_bound_it_says_once_why_it_does_not_scale(bench):
+    await track(bench, high=2, ScaleOutCooldown=0)
+    await bench.spend(300, calls=100)
+    reasons = [one["NotScaledReasons"] for one in await bench.activities() if "NotScaledReasons" in one]
+    assert reasons == [[{"Code": "AlreadyAtMaxCapacity", "CurrentCapacity": 2, "MaxCapacity": 2}]]
+
+
+async def test_new_bounds_move_the_capacity(bench):
+    await bench.scaler.register(PLACE | {"MinCapacity": 3, "MaxCapacity": 8})
+    await bench.spend(10)
+    assert bench.instances.count == 3
+    assert (await bench.activities())[0]["Cause"] == "minimum capacity was set to 3"
+    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
+    await bench.spend(10)
+    assert bench.instances.count == 2
+
+
+async def test_while_an_endpoint_changes_nothing_else_is_asked(bench):
+    await track(bench, ScaleOutCooldown=0)
+    bench.instances.settled = False
+    await bench.spend(200, calls=100)
+    assert bench.instances.history == [1]
+
+
+async def test_steps_from_an_alarm_that_lasts(bench):
+    await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 9})
+    steps = {
+        "AdjustmentType": "ChangeInCapacity", "Cooldown": 120,
+        "StepAdjustments": [
+            {"MetricIntervalLowerBound": 0, "MetricIntervalUpperBound": 10, "ScalingAdjustment": 1},
+            {"MetricIntervalLowerBound": 10, "ScalingAdjustment": 3},
+        ],
+    }  # fmt: skip
+    arn = await bench.scaler.put_policy(PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": steps})
+    await bench.alarms.put(
+        {
+            "AlarmName": "backlog", "Namespace": SAGEMAKER, "MetricName": "Backlog", "Statistic": "Average",
+            "Dimensions": [{"Name": "EndpointName", "Value": "shop"}], "Period": 10, "EvaluationPeriods": 1,
+            "Threshold": 5.0, "ComparisonOperator": "GreaterThanOrEqualToThreshold", "AlarmActions": [arn],
+        }
+    )  # fmt: skip
+    await bench.spend(60, calls=0, name="Backlog", EndpointName="shop")
+    assert bench.instances.history == [1]
+    await bench.spend(50, calls=9, name="Backlog", EndpointName="shop")
+    assert bench.instances.history == [1, 2]  # 9 is 4 over the threshold
+    bench.instances.count = 1
+    await bench.spend(180, calls=40, name="Backlog", EndpointName="shop")
+    assert bench.instances.history == [1, 2, 4]
+    assert "monitor alarm backlog in state ALARM triggered policy s" in (await bench.activities())[-1]["Cause"]
+
+
+async def test_an_asynchronous_endpoint_wakes_from_zero_and_goes_back(bench):
+    bench.instances.count = 0
+    await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 5})
+    custom = {
+        "Namespace": SAGEMAKER, "MetricName": "ApproximateBacklogSizePerInstance", "Statistic": "Average",
+        "Dimensions": [{"Name": "EndpointName", "Value": "shop"}],
+    }  # fmt: skip
+    configuration = {"TargetValue": 5.0, "CustomizedMetricSpecification": custom, "ScaleInCooldown": 60}
+    policy = {"PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
+    await bench.scaler.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
+    backlog = {"name": "ApproximateBacklogSizePerInstance", "EndpointName": "shop"}
+    await bench.spend(120, calls=20, **backlog)
+    assert bench.instances.count == 4
+    await bench.spend(240, calls=0, **backlog)
+    assert bench.instances.count == 0
+
+
+async def test_scheduled_actions_run_at_their_time_once_and_after_a_restart(bench):
+    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 8})
+    action = {"ScheduledActionName": "morning", "Schedule": "at(2027-01-15T08:01:00)"}  # in a minute
+    await bench.scaler.put_action(PLACE | action | {"ScalableTargetAction": {"MinCapacity": 4}})
+    await bench.spend(50)
+    assert bench.instances.count == 1
+    await bench.spend(20)
+    assert bench.instances.count == 4
+    assert (await bench.activities())[0]["Cause"] == "scheduled action name morning was triggered"
+    nightly = {"ScheduledActionName": "night", "Schedule": "cron(0 9 * * ? *)", "Timezone": "UTC"}
+    await bench.scaler.put_action(PLACE | nightly | {"ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 2}})
+    await bench.clock.advance(2 * 3600)  # the server was away at nine
+    await bench.spend(10)
+    assert bench.instances.count == 2
+    (target,) = await bench.scaler.find(TARGET)
+    assert (target.document["min"], target.document["max"]) == (1, 2)
+
+
+async def test_suspended_scaling_does_nothing(bench):
+    await track(bench)
+    await bench.scaler.register(PLACE | {"SuspendedState": {"DynamicScalingOutSuspended": True}})
+    await bench.spend(200, calls=100)
+    assert bench.instances.history == [1]
+
+
+async def test_a_change_that_a_crash_prevented_is_found_out_and_tried_again(bench):
+    await track(bench, low=2)
+    (target,) = await bench.scaler.find(TARGET)
+    await bench.scaler._write_activity(target, "id", {"StatusCode": "InProgress"}, {"active": "id", "goal": 2})
+    await bench.spend(90)
+    assert bench.instances.count == 2
+    assert [one["StatusCode"] for one in await bench.activities()] == ["Failed", "Successful"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"MaxCapacity": None}, "both required"),
+        ({"MinCapacity": 9}, "must not be greater"),
+        ({"ResourceId": "endpoint/nowhere/variant/x"}, "No endpoint"),
+        ({"ScalableDimension": "ecs:service:DesiredCount"}, "not here"),
+        ({"ServiceNamespace": "ecs"}, "Only the service namespace"),
+    ],
+)
+async def test_targets_that_cannot_be_are_refused(bench, change, told):
+    request = PLACE | {"MinCapacity": 1, "MaxCapacity": 2} | change
+    with pytest.raises(ValidationException, match=told):
+        await bench.scaler.register({name: value for name, value in request.items() if value is not None})
+
+
+async def test_a_real_time_variant_keeps_an_instance(bench):
+    bench.instances.smallest = 1
+    with pytest.raises(ValidationException, match="at least 1"):
+        await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 2})
+
+
+async def test_without_a_target_there_are_no_policies_and_they_go_with_it(bench):
+    configuration = {"AdjustmentType": "ChangeInCapacity", "StepAdjustments": [{"ScalingAdjustment": 1}]}
+    policy = PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": configuration}
+    with pytest.raises(ObjectNotFound, match="No scalable target"):
+        await bench.scaler.put_policy(policy)
+    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
+    await bench.scaler.put_policy(policy)
+    await bench.scaler.deregister(PLACE)
+    assert await bench.store.run(lambda db: resources.every(db, "scaling-policy")) == []
