@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -183,43 +186,107 @@ import json
 def model_fn(model_dir):
     return 3
 
-def predict_fn(data, factor):
-    return [factor * x for row in data for x in row]
+def transform_fn(factor, body, content_type, accept):
+    lines = body.decode() if isinstance(body, bytes) else body
+    answers = [[factor * x for row in json.loads(line) for x in row] for line in lines.splitlines()]
+    return "\\n".join(map(json.dumps, answers)), accept
 """
 
 
-def test_the_script_leaves_a_working_endpoint_on_fourfold_and_takes_it_away(tmp_path: Path) -> None:
-    steady = replace(BASE, id="thrice", pattern="steady", requests_per_day=1000)
-    plan = plan_for("real-time", steady)
-    (path,) = export.write(plan, "boto3", tmp_path)
+@dataclass
+class Site:
+    """A live server with the handler's artifact in a bucket, and the exported script of one plan."""
+
+    server: LiveServer
+    script: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {
+            "AWS_ENDPOINT_URL": self.server.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.server.keys["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": self.server.keys["secret_access_key"],
+        }
+        command = [sys.executable, str(self.script), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+OPTIONS = ("--model-data", "s3://artifacts/model.tar.gz", "--role-arn", "arn:aws:iam::123456789012:role/serve")
+
+
+@pytest.fixture
+def exported(server: LiveServer, tmp_path: Path) -> Callable[[Plan], Site]:
     (tmp_path / "inference.py").write_text(HANDLER)
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "inference.py", "code/inference.py")
-    server = LiveServer(tmp_path / "data")
-    try:
-        s3 = server.client("s3")
+    s3 = server.client("s3")
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
         s3.create_bucket(Bucket="artifacts")
-        s3.upload_file(str(tmp_path / "model.tar.gz"), "artifacts", "model.tar.gz")
-        environment = os.environ | {
-            "AWS_ENDPOINT_URL": server.url,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": server.keys["access_key_id"],
-            "AWS_SECRET_ACCESS_KEY": server.keys["secret_access_key"],
-        }
-        options = ["--model-data", "s3://artifacts/model.tar.gz", "--role-arn", "arn:aws:iam::123456789012:role/serve"]
+    s3.upload_file(str(tmp_path / "model.tar.gz"), "artifacts", "model.tar.gz")
+    return lambda plan: Site(server, export.write(plan, "boto3", tmp_path)[0])
 
-        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, str(path), *arguments]
-            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
-        made = run(*options)
-        assert made.returncode == 0, made.stderr
-        answer = server.client("sagemaker-runtime").invoke_endpoint(
-            EndpointName="thrice-endpoint", ContentType="application/json", Body=b"[[1, 2]]"
-        )
-        assert json.loads(answer["Body"].read()) == [3, 6]
-        assert run(*options).returncode == 0  # again: nothing is made twice
-        assert run("--delete").returncode == 0
-        assert server.client("sagemaker").list_models()["Models"] == []
-    finally:
-        server.stop()
+@pytest.mark.parametrize("mode", ["real-time", "serverless"])
+def test_the_script_leaves_a_working_endpoint_on_fourfold_and_takes_it_away(
+    mode: Mode, exported: Callable[[Plan], Site]
+) -> None:
+    steady = replace(BASE, id=f"thrice-{mode}", pattern="steady", requests_per_day=1000)
+    site = exported(plan_for(mode, steady))
+    made = site.run(*OPTIONS)
+    assert made.returncode == 0, made.stderr
+    answer = site.server.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=f"thrice-{mode}-endpoint", ContentType="application/json", Body=b"[[1, 2]]"
+    )
+    assert json.loads(answer["Body"].read()) == [3, 6]
+    variant = site.server.client("sagemaker").describe_endpoint(EndpointName=f"thrice-{mode}-endpoint")[
+        "ProductionVariants"
+    ][0]
+    assert ("CurrentServerlessConfig" in variant) is (mode == "serverless")
+    assert site.run(*OPTIONS).returncode == 0  # again: nothing is made twice
+    assert site.run("--delete").returncode == 0
+    assert site.server.client("sagemaker").list_models()["Models"] == []
+
+
+def test_the_script_runs_a_transform_job_and_leaves_a_schedule(exported: Callable[[Plan], Site]) -> None:
+    nightly = Scenario(id="nightly", rows=3, processing_s=0.01, runs_per_month=30, whole_dataset=True)
+    site = exported(plan_for("batch", nightly))
+    s3 = site.server.client("s3")
+    s3.create_bucket(Bucket="tables")
+    s3.put_object(Bucket="tables", Key="input/rows.jsonl", Body=b"[[1]]\n[[2]]\n[[3]]\n")
+    ran = site.run(*OPTIONS, "--bucket", "tables")
+    assert ran.returncode == 0, ran.stderr
+    assert "Completed" in ran.stdout
+    assert s3.get_object(Bucket="tables", Key="output/rows.jsonl.out")["Body"].read().split() == [
+        b"[3]",
+        b"[6]",
+        b"[9]",
+    ]
+    schedule = (*OPTIONS, "--bucket", "tables", "--schedule-role-arn", "arn:aws:iam::123456789012:role/schedule")
+    for _ in range(2):
+        planned = site.run(*schedule)
+        assert planned.returncode == 0, planned.stderr
+    (kept,) = site.server.client("scheduler").list_schedules()["Schedules"]
+    assert kept["Name"] == "nightly-transform"
+    assert site.run("--delete").returncode == 0
+    assert site.server.client("scheduler").list_schedules()["Schedules"] == []
+
+
+@pytest.mark.skipif(find_spec("fourfold.api.autoscaling") is None, reason="no application-autoscaling to register with")
+def test_the_script_leaves_an_asynchronous_endpoint_that_scales_to_zero(exported: Callable[[Plan], Site]) -> None:
+    site = exported(plan_for("asynchronous", replace(RARE, id="later")))
+    s3 = site.server.client("s3")
+    s3.create_bucket(Bucket="work")
+    s3.put_object(Bucket="work", Key="input/one.json", Body=b"[[1, 2]]")
+    made = site.run(*OPTIONS, "--bucket", "work")
+    assert made.returncode == 0, made.stderr
+    answer = site.server.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="later-endpoint", ContentType="application/json", InputLocation="s3://work/input/one.json"
+    )
+    bucket, _, key = answer["OutputLocation"].removeprefix("s3://").partition("/")
+    s3.get_waiter("object_exists").wait(Bucket=bucket, Key=key, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    assert json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) == [3, 6]
+    (target,) = site.server.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")[
+        "ScalableTargets"
+    ]
+    assert target["MinCapacity"] == 0
+    assert site.run("--delete").returncode == 0

@@ -147,6 +147,22 @@ def test_every_fact_quotes_words_of_the_text() -> None:
                 assert quote in " ".join(line["text"].split()), (line["id"], fact)
 
 
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("Nightly scoring of 10 million leads.", 30.4167),
+        ("Each Saturday a telecom operator ranks 31 million subscribers.", 4.34524),
+        ("900,000 payslips are validated on the 25th of each month.", 1),
+        ("Risk figures for 4 million policies are recalculated every quarter.", 0.333333),
+        ("A file with all meter readings is scored every hour.", 730),
+        ("2 million articles of an archive are labelled. It is done once and can take ten days.", None),
+        ("Requests arrive one by one every day and somebody waits for each answer.", None),
+    ],
+)
+def test_a_timetable_says_how_often_a_job_runs(text: str, runs: float | None) -> None:
+    assert understand(text).runs_per_month == runs
+
+
 STEM = "Requests of 300 MB arrive at any time and take ten minutes. "
 
 

@@ -180,6 +180,7 @@ the data bucket's input/, and to write its output/.
 
 import argparse
 import json
+import sys
 import time
 
 import boto3
@@ -187,6 +188,7 @@ from botocore.exceptions import ClientError
 
 PLAN = @PLAN@
 SCHEDULE = @SCHEDULE@
+RUNNING = ("InProgress", "Stopping")
 
 sagemaker = boto3.client("sagemaker")
 
@@ -229,24 +231,30 @@ def create_model(model_data: str, image: str | None, role_arn: str) -> None:
 def run(job: dict) -> None:
     name = f"{job['TransformJobName'][:50]}-{int(time.time())}"
     sagemaker.create_transform_job(**{**job, "TransformJobName": name})
-    waiter = sagemaker.get_waiter("transform_job_completed_or_stopped")
-    waiter.wait(TransformJobName=name, WaiterConfig={"Delay": 10, "MaxAttempts": 8640})
-    print(name, sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"])
+    while (job := sagemaker.describe_transform_job(TransformJobName=name))["TransformJobStatus"] in RUNNING:
+        time.sleep(3)
+    print(name, job["TransformJobStatus"])
+    if job["TransformJobStatus"] != "Completed":
+        sys.exit(job.get("FailureReason"))
 
 
 def create_schedule(job: dict, role_arn: str) -> None:
     scheduler = boto3.client("scheduler")
     unique = {**job, "TransformJobName": f"{job['TransformJobName'][:26]}-<aws.scheduler.execution-id>"}
-    scheduler.create_schedule(
-        Name=job["TransformJobName"],
-        ScheduleExpression=SCHEDULE,
-        FlexibleTimeWindow={"Mode": "OFF"},
-        Target={
+    schedule = {
+        "Name": job["TransformJobName"],
+        "ScheduleExpression": SCHEDULE,
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "Target": {
             "Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:createTransformJob",
             "RoleArn": role_arn,
             "Input": json.dumps(unique),
         },
-    )
+    }
+    try:
+        scheduler.create_schedule(**schedule)
+    except scheduler.exceptions.ConflictException:  # the script ran before
+        scheduler.update_schedule(**schedule)
     print(job["TransformJobName"], "is scheduled:", SCHEDULE)
 
 

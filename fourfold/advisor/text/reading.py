@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from fourfold.advisor.scenario import Evidence, Pattern, Scenario
 from fourfold.advisor.text.cues import Meaning, cues
+from fourfold.advisor.text.phrases import sections
 from fourfold.advisor.text.prepare import prepare
 from fourfold.advisor.text.quantities import quantities
 from fourfold.advisor.text.roles import Role, role_of
@@ -59,6 +62,7 @@ def understand(text: str, id: str | None = None) -> Scenario:
     facts = Facts(text)
     _decide_shape(facts, weights)
     _state_figures(facts, found)
+    _decide_runs(facts, prepared)
     _decide_traffic(facts, weights, found)
     _decide_patience(facts, weights)
     _decide_needs(facts, weights)
@@ -100,6 +104,23 @@ def _state_figures(facts: Facts, found: Found) -> None:
     for q, _ in found:
         if q.kind == "money":
             facts.quote("budget_usd", q.value, q)
+
+
+def _decide_runs(facts: Facts, prepared: str) -> None:
+    """How often a job runs in a month."""
+    if not facts["whole_dataset"]:
+        return
+    for runs, pattern in _timetables():
+        match = pattern.search(prepared)
+        if match:
+            facts.set("runs_per_month", runs, facts.text[match.start() : match.end()])
+
+
+@cache
+def _timetables() -> tuple[tuple[float, re.Pattern[str]], ...]:
+    return tuple(
+        (float(heading), re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")) for heading, pattern in sections("timetables.txt")
+    )
 
 
 def _decide_traffic(facts: Facts, weights: Weights, found: Found) -> None:
