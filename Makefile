@@ -37,6 +37,7 @@ bench: .venv/ready
 	$(BIN)/python bench/steadiness.py
 	$(BIN)/python bench/cycles.py
 	$(BIN)/python bench/batch.py
+	$(BIN)/python bench/multimodel.py
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py

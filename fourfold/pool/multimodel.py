@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,9 @@ log = logging.getLogger(__name__)
 TARGET_MODEL = "x-amzn-sagemaker-target-model"
 MEASURE_SECONDS = 5.0
 """How often the memory of workers is measured: models grow with their first calls."""
-LOADING_AT_ONCE = 4
-"""Models that are downloaded and loaded side by side; more would only slow each other down."""
+DOWNLOADS_AT_ONCE = 4
+LOADS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
+"""Models that are loaded side by side: half of the cores, so that calls to loaded ones have the other half."""
 MOST_LOADING = 512
 """Models that may wait to be loaded before calls to further ones are refused."""
 
@@ -136,7 +138,8 @@ class MultiModel(Several):
         self._log_folder = log_folder
         self._loop = asyncio.get_running_loop()
         self._models: dict[str, Model] = {}
-        self._at_once = asyncio.Semaphore(LOADING_AT_ONCE)
+        self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self._loads = asyncio.Semaphore(LOADS_AT_ONCE)
         self._making_room = asyncio.Lock()
         self._loading = 0
         self._sizes: dict[int, int] = {}
@@ -238,10 +241,11 @@ class MultiModel(Several):
         """Download, make room, load. The calls that wait are answered, or told why not."""
         asked = self._loop.time()
         try:
-            async with self._at_once:
+            async with self._downloads:
                 begun = self._loop.time()
                 found = await self._fetch(model.name)
                 downloaded = self._loop.time()
+            async with self._loads:
                 await self._make_room(model)
                 fleet = self._fleet(model, found)
                 started = self._loop.time()
@@ -263,7 +267,7 @@ class MultiModel(Several):
         figures.loading.add((loaded - started) * 1e6)
         figures.waiting.add((loaded - asked) * 1e6)
         self.changed()
-        await self._measure()
+        await self._weigh([worker.pid for worker in fleet.ready])
 
     def _fleet(self, model: Model, found: Loadable) -> Fleet:
         fleet = Fleet(
@@ -364,10 +368,15 @@ class MultiModel(Several):
             )
 
     async def _measure(self) -> None:
-        """Weigh every worker, and unload while they are too much together."""
+        """Weigh every worker; forget those that have gone."""
         self._measured = self._loop.time()
         pids = [worker.pid for worker in self.ready]
-        self._sizes = await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
+        self._sizes = {pid: size for pid, size in self._sizes.items() if pid in pids}
+        await self._weigh(pids)
+
+    async def _weigh(self, pids: Sequence[int]) -> None:
+        """Note what workers weigh, and unload while all are too much together. About 1 ms a worker, in a thread."""
+        self._sizes |= await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
         while sum(self._sizes.values()) > self.room.memory_bytes and self._unload_oldest():
             pass
 
