@@ -38,6 +38,8 @@ Headers = list[tuple[bytes, bytes]]
 
 PREFIX = b"/endpoints/"
 SUFFIX = b"/invocations"
+TARGET_MODEL = b"\nx-amzn-sagemaker-target-model:"
+MOST_HEADS = 1024
 DISCARD_SECONDS = 5.0
 """After an early refusal: how long the rest of a body is read away, so that the client gets to read the answer."""
 
@@ -82,12 +84,21 @@ class Lane:
         self.date = b""
         self.stamp = b""
         self.connections: set[FastProtocol] = set()
+        self.heads: dict[bytes, Head] = {}
+        """Heads that name a target model, by their bytes: a client of many models changes it with every call."""
         self.refused: dict[str, int] = {}
         self._tick()
 
     def _tick(self) -> None:
         self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
         self.stamp = self.date + b"x-amzn-requestid: " + _REQUEST_ID_START
+
+    def remember(self, head: Head) -> None:
+        """Keep a head that names a target model."""
+        if TARGET_MODEL in head.raw.lower():
+            if len(self.heads) >= MOST_HEADS:
+                self.heads.clear()
+            self.heads[head.raw] = head
 
     async def sweep(self) -> None:
         """Once a second: refresh the date, close what is idle or too slow. Runs as long as the server."""
@@ -271,11 +282,22 @@ class FastProtocol(HttpToolsProtocol):
             exchange.active = exchange.complete = True
             exchange.submit(data[len(known.raw) :])
             return
-        if self._discarding:
+        if self._discarding or (self.lane.heads and self._at_rest() and self._recognize(data)):
             return
         self._data = data
         super().data_received(data)
         self._data = b""
+
+    def _recognize(self, data: bytes) -> bool:
+        """Start a call whose head another call had, on whatever connection; False where none had."""
+        size = data.find(b"\r\n\r\n") + 4
+        head = self.lane.heads.get(data[:size])
+        if head is None or head.whole != len(data):
+            return False
+        exchange = self.cycle = Exchange(self, head)
+        exchange.active = exchange.complete = True
+        exchange.submit(data[size:])
+        return True
 
     def _at_rest(self) -> bool:
         """No request is being read or answered."""
@@ -373,6 +395,7 @@ class FastProtocol(HttpToolsProtocol):
             if len(exchange.parts) == 1 and head.keep_alive and not self.expect_100_continue:
                 head.remember(self._data, exchange.parts[0])
                 self._known = head if head.raw else None
+                self.lane.remember(head)
             exchange.start()
 
     def refuse(self, exchange: Exchange) -> None:

@@ -30,7 +30,7 @@ from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
-from fourfold.pool.processes import private_bytes
+from fourfold.pool.processes import private_bytes, yield_to_others
 from fourfold.pool.several import Several
 from fourfold.records import Call, WorkerSpec
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 TARGET_MODEL = "x-amzn-sagemaker-target-model"
 MEASURE_SECONDS = 5.0
-"""How often the memory of workers is measured: models grow with their first calls."""
+"""How often the memory of all workers is measured: models grow with their first calls."""
 DOWNLOADS_AT_ONCE = 4
 LOADS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Models that are loaded side by side: half of the cores, so that calls to loaded ones have the other half."""
@@ -267,7 +267,6 @@ class MultiModel(Several):
         figures.loading.add((loaded - started) * 1e6)
         figures.waiting.add((loaded - asked) * 1e6)
         self.changed()
-        await self._weigh([worker.pid for worker in fleet.ready])
 
     def _fleet(self, model: Model, found: Loadable) -> Fleet:
         fleet = Fleet(
@@ -330,6 +329,8 @@ class MultiModel(Several):
     async def _end(self, model: Model) -> None:
         assert model.fleet is not None
         begun = self._loop.time()
+        for worker in model.fleet.ready:
+            yield_to_others(worker.pid)
         await model.fleet.stop(0)
         self._figures.unloading.add((self._loop.time() - begun) * 1e6)
         log.info("model unloaded", extra={"model": model.name})
@@ -357,8 +358,8 @@ class MultiModel(Several):
                 self._unload(model)
             elif len(model.batcher) and 0 < model.fleet.wanted < self._most_workers and not self._is_full():
                 model.fleet.scale(model.fleet.wanted + 1)
-        if now - self._measured >= MEASURE_SECONDS and (self._measuring is None or self._measuring.done()):
-            self._measuring = asyncio.create_task(self._measure())
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._measure(now))
 
     def _expire_loading(self, model: Model, now: float) -> None:
         waited = model.batcher.oldest()
@@ -367,15 +368,16 @@ class MultiModel(Several):
                 ModelNotReadyException(f"The model {model.name} is still being loaded. Wait and try again.")
             )
 
-    async def _measure(self) -> None:
-        """Weigh every worker; forget those that have gone."""
-        self._measured = self._loop.time()
-        pids = [worker.pid for worker in self.ready]
-        self._sizes = {pid: size for pid, size in self._sizes.items() if pid in pids}
-        await self._weigh(pids)
-
-    async def _weigh(self, pids: Sequence[int]) -> None:
-        """Note what workers weigh, and unload while all are too much together. About 1 ms a worker, in a thread."""
+    async def _measure(self, now: float) -> None:
+        """Weigh new workers, and now and then all; unload while they are too much together. About 1 ms a worker."""
+        pids = {worker.pid for worker in self.ready}
+        if now - self._measured < MEASURE_SECONDS:
+            pids -= self._sizes.keys()
+        else:
+            self._measured = now
+            self._sizes = {pid: size for pid, size in self._sizes.items() if pid in pids}
+        if not pids:
+            return
         self._sizes |= await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
         while sum(self._sizes.values()) > self.room.memory_bytes and self._unload_oldest():
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -50,6 +51,12 @@ def private_bytes(pid: int | str = "self") -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+)", text, re.MULTILINE)) * 1024
+
+
+def yield_to_others(pid: int) -> None:
+    """Let a process that is to end do so at a low priority. Nothing where it has ended."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, 10)
 
 
 def threads() -> int:
