@@ -28,6 +28,19 @@ def predict_fn(data, model):
     return len(bytearray(3 * 1024**3))
 """
 
+EARLY = """
+import sys
+
+early = "joblib" in sys.modules
+import joblib
+
+def model_fn(model_dir):
+    return early
+
+def predict_fn(data, model):
+    return [model]
+"""
+
 FORKABLE = """
 import os
 
@@ -251,6 +264,11 @@ def test_a_model_that_has_threads_is_loaded_each_time(server, onnx_model):
         assert cold(server, "threads")
         time.sleep(0.3)  # a template would be there by now
     assert state(server, "threads")["ColdStartsWithoutLoad"] == 0
+
+
+def test_what_a_handler_imports_is_there_before_its_worker_is_forked(server, handler):
+    deploy(server, "imports", handler(EARLY), FOURFOLD_IDLE_SECONDS="0")
+    assert invoke(server, "imports", b"[1]") == b"[true]"
 
 
 def test_a_handler_that_says_so_is_forked_loaded(server, handler):

@@ -13,6 +13,7 @@ from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.environment import prepare as prepare_environment
 from fourfold.formats.environment import requirements
+from fourfold.formats.imports import handler_imports
 from fourfold.pool.batcher import Batching
 from fourfold.pool.elastic import Elasticity
 from fourfold.records import WorkerSpec
@@ -88,7 +89,10 @@ async def prepare(
         python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
     )
     load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
-    return Prepared(spec, resolved.imports, batching(environment, limits), load_timeout, image, resolved.executes_code)
+    imports = resolved.imports
+    if resolved.name == "handler":
+        imports += await asyncio.to_thread(handler_imports, folder, environment)
+    return Prepared(spec, imports, batching(environment, limits), load_timeout, image, resolved.executes_code)
 
 
 def batching(environment: Mapping[str, str], limits: Limits) -> Batching:

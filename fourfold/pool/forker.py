@@ -56,6 +56,11 @@ class Forker(ABC):
         """Process ids of the workers that live."""
         return frozenset(self._alive)
 
+    @property
+    def idle(self) -> bool:
+        """Has it no worker, and is none on its way?"""
+        return not (self._alive or self._forks)
+
     async def fork(
         self, worker_socket: socket.socket, log_path: str, nice: int, template: WorkerSpec | None = None
     ) -> int:

@@ -19,6 +19,8 @@ from fourfold.records import WorkerSpec
 BASE_IMPORTS = ("fourfold.pool.worker", "numpy", "onnxruntime", "fourfold.formats.codecs", "fourfold.formats.onnx")
 """What every zygote imports before it forks."""
 
+MOST_ZYGOTES = 8
+"""Zygotes at once, where none of them has a worker; each holds the memory of its imports."""
 _CLOSE_SECONDS = 5.0
 """How long `close` waits for sockets of killed workers to end."""
 
@@ -63,12 +65,25 @@ class LocalPlacer:
         self._templates = Templates()
 
     def warm(self, imports: Sequence[str] = (), python: str = "") -> Zygote:
-        """The zygote for these imports; started now where there is none, or where it has died."""
-        key = (python or sys.executable, tuple(sorted(imports)))
-        zygote = self._zygotes.get(key)
+        """The zygote for these imports; started now where there is none, or where it has died.
+
+        Where there are `MOST_ZYGOTES`, the longest unused one without workers gives way.
+        """
+        key = (python or sys.executable, tuple(sorted(set(imports) - set(BASE_IMPORTS))))
+        zygote = self._zygotes.pop(key, None)
         if zygote is None or zygote.ended:
-            zygote = self._zygotes[key] = Zygote(key[0], (*BASE_IMPORTS, *key[1]))
+            self._make_room()
+            zygote = Zygote(key[0], (*BASE_IMPORTS, *key[1]))
+        self._zygotes[key] = zygote  # at the end: it was used last
         return zygote
+
+    def _make_room(self) -> None:
+        if len(self._zygotes) >= MOST_ZYGOTES:
+            for key, zygote in list(self._zygotes.items()):
+                if zygote.idle and key[1]:  # without further imports it is everybody's
+                    del self._zygotes[key]
+                    zygote.close()
+                    return
 
     async def start(
         self,

@@ -54,7 +54,7 @@ class Template(Forker):
         self._worker_ended()
 
     def _worker_ended(self) -> None:
-        if self._retired and not self._alive and not self._forks:
+        if self._retired and self.idle:
             self._lost()
 
     def _end_process(self) -> None:
