@@ -23,7 +23,6 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
     assert done.stdout.strip()
 
 
-def test_examples_are_numbered_without_gaps() -> None:
+def test_no_two_examples_have_one_number() -> None:
     numbers = [int(path.name[:2]) for path in NUMBERED]
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert numbers
+    assert len(set(numbers)) == len(numbers) > 0
