@@ -47,8 +47,11 @@ class History:
         self._fine: dict[Metric, dict[int, Statistics]] = {}
         self._pending: dict[tuple[Metric, int], Statistics] = {}
         self._units: dict[Metric, str] = {}
-        self._whole_from = (clock.now() // 60 + 1) * 60
+        self._whole_from = clock.now() // 60 * 60
         """From here on memory has every datapoint; what is older is in the store."""
+        for one, minute, statistics in store.run_now(lambda db: datapoints.since(db, self._whole_from)):
+            self._fine.setdefault(one.metric, {})[minute] = statistics  # of a server that ran in this minute before
+            self._units[one.metric] = one.unit
 
     async def run(self) -> None:
         """Once a minute: write down, forget. Runs as long as the server."""

@@ -80,6 +80,13 @@ def read(db: Connection, metric: Metric, start: float, end: float) -> list[tuple
     return [(row.minute, _statistics(row)) for row in db.execute(query.order_by(datapoints.c.minute))]
 
 
+def since(db: Connection, minute: float) -> list[tuple[Known, int, Statistics]]:
+    """Every metric's minutes from this one on."""
+    ids = {identity(one.metric): one for one in known(db)}
+    rows = db.execute(sa.select(datapoints).where(datapoints.c.minute >= minute))
+    return [(ids[row.metric], row.minute, _statistics(row)) for row in rows]
+
+
 def known(db: Connection) -> list[Known]:
     """Every metric that has datapoints."""
     query = sa.select(metrics).order_by(metrics.c.namespace, metrics.c.name, metrics.c.id)

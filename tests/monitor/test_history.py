@@ -52,8 +52,7 @@ def test_a_set_without_its_values_has_no_percentile_and_takes_it_from_others():
 
 
 async def test_periods_count_from_the_start_and_leave_out_what_has_no_value(store):
-    clock = ManualClock(6000.0)
-    history = History(store, clock)
+    history = History(store, ManualClock(6065.0))
     for at, value in ((6060, 1.0), (6069, 2.0), (6075, 4.0), (6190, 8.0)):
         history.put(Datapoint(CALLS, Statistics.of(value)), at)
     found = [(at, s.total) for at, s in await history.read(CALLS, 6060, 6240, 10)]
