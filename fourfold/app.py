@@ -59,6 +59,7 @@ from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
 from fourfold.monitor.metrics import Metrics
 from fourfold.monitor.output import Output
+from fourfold.pool.cgroups import Cgroups
 from fourfold.pool.local import LocalPlacer
 from fourfold.pool.metering import Meter
 from fourfold.pool.room import Room
@@ -96,7 +97,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         clock = SystemClock()
         self.settings = settings
-        self.placer = LocalPlacer()
+        self.placer = LocalPlacer(Cgroups.find())
         self.placer.warm()  # the zygote imports while the rest is built
         self.store = Store(settings.store_url)
         upgrade(self.store)

@@ -62,7 +62,13 @@ class Forker(ABC):
         return not (self._alive or self._forks)
 
     async def fork(
-        self, worker_socket: socket.socket, log_path: str, nice: int, template: WorkerSpec | None = None
+        self,
+        worker_socket: socket.socket,
+        log_path: str,
+        nice: int,
+        *,
+        cgroup: str = "",
+        template: WorkerSpec | None = None,
     ) -> int:
         """Fork a worker (or a template) that owns `worker_socket`; returns its process id."""
         self._listen()
@@ -70,7 +76,7 @@ class Forker(ABC):
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forks[self._next] = forked
         try:
-            request = _encode(Fork(self._next, log_path, nice, template))
+            request = _encode(Fork(self._next, log_path, nice, cgroup, template))
             socket.send_fds(self._socket, [request], [worker_socket.fileno()])
         except OSError as error:
             self._forks.pop(self._next, None)

@@ -90,6 +90,7 @@ class WorkerLink(asyncio.Protocol):
     Attributes:
         pid: the worker's process id; 0 until the placer knows it.
         end: ends the process at once; the placer sets it, because only it knows the machine.
+        explain: tells why the process ended, where its end says nothing; the placer sets it as well.
         loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
         gone: an event, set when the worker can answer no more.
         last_seconds: how long the newest answered batch took, from sending to reply.
@@ -106,6 +107,7 @@ class WorkerLink(asyncio.Protocol):
         self.spec = spec
         self.pid = 0
         self.end: Callable[[], None] = lambda: None
+        self.explain: Callable[[], FourfoldError | None] = lambda: None
         self.outstanding = 0
         self.last_seconds = 0.0
         self.times = ModelTimes()
@@ -201,15 +203,17 @@ class WorkerLink(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone.set()
-        error = self._doom or ModelError(
+        explained = self.explain()
+        reason = self._doom or explained
+        error = reason or ModelError(
             f"The worker process {self.pid} of model {self.spec.model!r} ended while it was answering. "
             "A new one is being started; the call can be sent again.",
             log_stream=self.spec.log_path,
         )
         if not self.loaded.done():
             self.loaded.set_exception(
-                ModelLoadError(self._doom.message)
-                if self._doom
+                ModelLoadError(reason.message)
+                if reason
                 else ModelLoadError(f"The worker process {self.pid} ended while it loaded model {self.spec.model!r}.")
             )
             self.loaded.exception()  # whoever started it reads this; if nobody does, that is no news

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakSet
 
-from fourfold.errors import ServiceUnavailable
+from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable
+from fourfold.pool.cgroups import Cgroups
 from fourfold.pool.forker import Forker, Zygote
 from fourfold.pool.link import WorkerLink
+from fourfold.pool.memory import over
 from fourfold.pool.templates import Templates
 from fourfold.records import WorkerSpec
+
+log = logging.getLogger(__name__)
 
 BASE_IMPORTS = ("fourfold.pool.worker", "numpy", "onnxruntime", "fourfold.formats.codecs", "fourfold.formats.onnx")
 """What every zygote imports before it forks."""
 
 MOST_ZYGOTES = 8
 """Zygotes at once, where none of them has a worker; each holds the memory of its imports."""
+GROUP_SECONDS = 1.0
+"""Until the control group of a worker that ended is removed: its process may need a moment to be gone."""
 _CLOSE_SECONDS = 5.0
 """How long `close` waits for sockets of killed workers to end."""
 
@@ -57,9 +64,14 @@ class Placer(Protocol):
 
 
 class LocalPlacer:
-    """Workers as processes of this machine, forked from one zygote per interpreter and set of imports."""
+    """Workers as processes of this machine, forked from one zygote per interpreter and set of imports.
 
-    def __init__(self) -> None:
+    Args:
+        cgroups: for workers with a memory limit. None: they are watched.
+    """
+
+    def __init__(self, cgroups: Cgroups | None = None) -> None:
+        self._cgroups = cgroups
         self._zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
         self._links: WeakSet[WorkerLink] = WeakSet()
         self._templates = Templates()
@@ -114,17 +126,45 @@ class LocalPlacer:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         link = WorkerLink(spec)
+        cgroup = self._confine(link)
         with theirs:
             # Connected before the fork, so that what to load is there when the worker looks.
             transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
             try:
-                link.pid = await source.fork(theirs, spec.log_path, nice)
+                link.pid = await source.fork(theirs, spec.log_path, nice, cgroup=cgroup)
             except BaseException:
                 transport.abort()
                 raise
         link.end = lambda: source.kill(link.pid)
         self._links.add(link)
         return link
+
+    def _confine(self, link: WorkerLink) -> str:
+        """The folder of a control group for a worker with a memory limit; empty where there is none."""
+        memory_mb = link.spec.memory_mb
+        if self._cgroups is None or memory_mb is None:
+            return ""
+        try:
+            group = self._cgroups.make(memory_mb)
+        except OSError as error:
+            log.warning("a worker gets no control group", extra={"reason": str(error)})
+            return ""
+        loop = asyncio.get_running_loop()
+
+        def remove() -> None:
+            if not group.remove():
+                loop.call_later(GROUP_SECONDS, remove)
+
+        def explain() -> FourfoldError | None:
+            full = group.was_full()
+            loop.call_later(GROUP_SECONDS, remove)
+            if not full:
+                return None
+            message = over(memory_mb, group.peak())
+            return ModelError(message, original_message="OutOfMemory", log_stream=link.spec.log_path)
+
+        link.explain = explain
+        return str(group.folder)
 
     async def close(self) -> None:
         await self._templates.close()

@@ -29,7 +29,7 @@ def total_bytes() -> int:
 def usage(pid: int) -> tuple[float, int]:
     """CPU seconds that a process and its descendants have used, and their resident bytes. Zeros where it has ended."""
     seconds, size = 0.0, 0
-    for one in _family(pid):
+    for one in family(pid):
         try:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
@@ -41,7 +41,7 @@ def usage(pid: int) -> tuple[float, int]:
 
 def family_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants in bytes, shared pages counted in each."""
-    return sum(map(resident_bytes, _family(pid)))
+    return sum(map(resident_bytes, family(pid)))
 
 
 def private_bytes(pid: int | str = "self") -> int:
@@ -70,7 +70,8 @@ def available_bytes() -> int:
     return int(match[1]) * 1024 if match else total_bytes()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
     found = [pid]
     for parent in found:
         try:

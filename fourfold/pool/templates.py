@@ -42,7 +42,7 @@ class Template(Forker):
 
     async def load(self, spec: WorkerSpec) -> None:
         """Fork it and wait until it has loaded. Raises ServiceUnavailable, TimeoutError."""
-        self.pid = await self._parent.fork(self._theirs, spec.log_path, 0, spec)
+        self.pid = await self._parent.fork(self._theirs, spec.log_path, 0, template=spec)
         self._theirs.close()
         self._listen()
         async with asyncio.timeout(READY_SECONDS):

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -41,6 +42,8 @@ class Fork(msgspec.Struct, tag="fork", array_like=True):
     id: int
     log_path: str = ""
     nice: int = 0
+    cgroup: str = ""
+    """Folder of the control group that the fork joins. Empty: it stays in its parent's."""
     template: WorkerSpec | None = None
     """The model that a template shall load. None: the fork is a worker."""
 
@@ -160,6 +163,8 @@ def _become(
             os.close(inherited_descriptor)
         if request.nice:
             os.nice(request.nice)
+        if request.cgroup:
+            Path(request.cgroup, "cgroup.procs").write_text("0")  # 0 is who writes
         if request.log_path:
             _log_to(request.log_path)
         with socket.socket(fileno=descriptor) as own:
