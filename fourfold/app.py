@@ -26,6 +26,7 @@ from fourfold.api.asynchronous import async_routes
 from fourfold.api.autoscaling import Autoscaling
 from fourfold.api.aws import AwsApi, Service
 from fourfold.api.cloudwatch import CloudWatch
+from fourfold.api.components import ComponentsApi
 from fourfold.api.fastlane import Lane, protocol_class
 from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
@@ -43,6 +44,7 @@ from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
 from fourfold.control.autoscaler import INSTANCES, PROVISIONED, Autoscaler, Variants
+from fourfold.control.components import InferenceComponents, component_folders
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.models import prepare
@@ -108,7 +110,7 @@ class App:
         objects.sweep()
         artifacts = Artifacts(settings.artifacts, objects)
         artifacts.sweep()
-        artifacts.collect(self.store.run_now(artifact_folders))
+        artifacts.collect(self.store.run_now(lambda db: artifact_folders(db) + component_folders(db)))
         self.meter = Meter(self.store, clock)
         self.history = History(self.store, clock)
         self.actions = Actions()
@@ -148,6 +150,9 @@ class App:
             environments=settings.environments,
             trusted_only=settings.trusted_only,
         )
+        self.components = InferenceComponents(
+            self.store, self.placer, prepared, self.reconciler.components_of, settings, clock
+        )
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         prices = shipped()
         self.recommender = Recommender(self.store, objects, prepared, prices, settings.partition, clock)
@@ -164,6 +169,7 @@ class App:
             [
                 Service(
                     SageMaker(self.store, endpoints, settings.partition, clock),
+                    ComponentsApi(self.store, self.components),
                     Transform(self.store, self.jobs),
                     InferenceRecommender(self.store, self.recommender, prices),
                 ),
@@ -216,7 +222,14 @@ class App:
         """What runs beside the calls, as long as the server."""
         loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
         loops.append(self.meter.run())
-        loops += [self.jobs.run(), self.schedules.run(), self.topics.run(), self.collector.run(), self.history.run()]
+        loops += [
+            self.jobs.run(),
+            self.schedules.run(),
+            self.topics.run(),
+            self.components.run(),
+            self.collector.run(),
+            self.history.run(),
+        ]
         loops += [self.alarms.run(), self.autoscaler.run(), self.recommender.run(), self.output.run()]
         loops.append(self.asynchronous.run())
         tasks = [asyncio.create_task(loop) for loop in loops]

@@ -154,7 +154,8 @@ def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir =
     sagemaker = server.client("sagemaker")
     endpoint = without_metadata(sagemaker.describe_endpoint(EndpointName=name))
     config = _config(sagemaker, endpoint["EndpointConfigName"])
-    models = {one["ModelName"]: _model(sagemaker, one["ModelName"]) for one in config.get("ProductionVariants", [])}
+    names = [one["ModelName"] for one in config.get("ProductionVariants", []) if "ModelName" in one]
+    models = {model: _model(sagemaker, model) for model in names}
     serverless = (
         serverless_state(server, name) if any(map(_is_serverless, endpoint.get("ProductionVariants", []))) else None
     )
@@ -167,7 +168,9 @@ def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir =
         running: dict[str, Any] = next(
             (one for one in endpoint.get("ProductionVariants", []) if one["VariantName"] == variant["VariantName"]), {}
         )
-        print_table(("", variant["VariantName"]), _variant_rows(variant, running, models[variant["ModelName"]]))
+        print_table(
+            ("", variant["VariantName"]), _variant_rows(variant, running, models.get(variant.get("ModelName", "")))
+        )
     if serverless:
         print_table(("", "serverless"), serverless_rows(serverless))
 
@@ -306,10 +309,10 @@ def _clear_away(sagemaker: Any, name: str, config_name: str) -> None:
     if "EndpointConfigArn" not in config or not _is_ours(sagemaker, config["EndpointConfigArn"], name):
         return
     sagemaker.delete_endpoint_config(EndpointConfigName=config_name)
-    for variant in config["ProductionVariants"]:
-        model = _model(sagemaker, variant["ModelName"])
+    for made in {variant["ModelName"] for variant in config["ProductionVariants"] if "ModelName" in variant}:
+        model = _model(sagemaker, made)
         if "ModelArn" in model and _is_ours(sagemaker, model["ModelArn"], name):
-            sagemaker.delete_model(ModelName=variant["ModelName"])
+            sagemaker.delete_model(ModelName=made)
 
 
 def _is_ours(sagemaker: Any, arn: str, name: str) -> bool:
@@ -352,11 +355,15 @@ def _is_serverless(variant: dict[str, Any]) -> bool:
     return "CurrentServerlessConfig" in variant
 
 
-def _variant_rows(variant: dict[str, Any], running: dict[str, Any], model: dict[str, Any]) -> list[tuple[str, str]]:
+def _variant_rows(
+    variant: dict[str, Any], running: dict[str, Any], model: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    """What a variant is; without a model of its own it hosts inference components."""
+    model = model or {"ModelName": "inference components", "Containers": [{}]}
     container: dict[str, Any] = model.get("PrimaryContainer") or next(iter(model.get("Containers", [])), {})
     count = f"{running.get('CurrentInstanceCount', '?')} of {running.get('DesiredInstanceCount', '?')}"
     rows = [
-        ("model", model["ModelName"] if container else f"{model['ModelName']} (deleted)"),
+        ("model", model["ModelName"] if "Containers" in model or container else f"{model['ModelName']} (deleted)"),
         ("artifact", container.get("ModelDataUrl")),
         ("image", container.get("Image")),
         ("environment", " ".join(f"{key}={value}" for key, value in container.get("Environment", {}).items()) or None),

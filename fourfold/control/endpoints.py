@@ -122,6 +122,7 @@ class Endpoints:
 
         def write(db: Connection) -> None:
             endpoint = self._find(db, request["EndpointName"])
+            self._check_unused(db, endpoint)
             endpoint.status = "Deleting"
             endpoint.modified_at = self._clock.now()
             resources.save(db, endpoint)
@@ -129,6 +130,15 @@ class Endpoints:
         await self._store.run(write)
         self._wake()
         return {}
+
+    def _check_unused(self, db: Connection, endpoint: Resource) -> None:
+        """Raises ValidationException where inference components are on it."""
+        hosted = resources.with_member(db, "inference-component", "EndpointName", endpoint.name)
+        if hosted:
+            names = ", ".join(one.name for one in hosted)
+            raise ValidationException(
+                f'Cannot delete endpoint "{endpoint.arn}" while it hosts inference components. Delete first: {names}.'
+            )
 
     async def describe(self, request: Document) -> Document:
         """DescribeEndpoint. Raises ValidationException: unknown endpoint."""

@@ -34,6 +34,7 @@ from fourfold.control.deployments import Deployment, Plan, RolledBack
 from fourfold.control.endpoints import BUSY, Document, all_variants
 from fourfold.control.models import Fetch, Prepared, elasticity, prepare
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
+from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.local import Placer
@@ -138,6 +139,12 @@ class Reconciler:
     def wake(self) -> None:
         """There is something to do."""
         self._awake.set()
+
+    def components_of(self, endpoint: str, variant: str) -> Components | None:
+        """Where a variant's inference components run; None while it does not, or where it has a model of its own."""
+        running = self.running.get(endpoint)
+        fleet = running.fleets.get(variant) if running is not None else None
+        return fleet if isinstance(fleet, Components) else None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -369,7 +376,10 @@ class Reconciler:
     async def _new_fleet(
         self, endpoint: str, variant: Document, wanted: Document, after: Running, deployed: Document | None
     ) -> Workers:
-        name, model_name = variant["VariantName"], variant["ModelName"]
+        name, model_name = variant["VariantName"], variant.get("ModelName")
+        if model_name is None:
+            after.images[name] = []
+            return Components()
         model = wanted["models"][model_name]
         folders = deployed["folders"] if deployed and deployed["revision"] == after.revision else {}
         health_check = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 0)
@@ -546,6 +556,8 @@ def _same_workers(old: Document, new: Document, variant: str) -> bool:
                 ignored = ("InitialVariantWeight", "InitialInstanceCount", "ServerlessConfig")
                 memory = entry.get("ServerlessConfig", {}).get("MemorySizeInMB")  # its other bounds need no new worker
                 kept = {k: v for k, v in entry.items() if k not in ignored}
+                if "ModelName" not in entry:
+                    return "components"  # which come and go by themselves
                 return kept, memory, wanted["models"].get(entry["ModelName"])
         return None
 

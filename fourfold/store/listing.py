@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -32,6 +32,7 @@ class Listing:
         name_contains: part of the name, as is (no wildcards).
         created_after, created_before, modified_after, modified_before: bounds, seconds since the epoch, exclusive.
         status: only this status.
+        members: members of the document that must have these texts.
         sort_by: column to sort by; the name breaks ties.
         descending: largest first.
         limit: entries a page.
@@ -45,6 +46,7 @@ class Listing:
     modified_after: float | None = None
     modified_before: float | None = None
     status: str | None = None
+    members: Mapping[str, str] = field(default_factory=dict)
     sort_by: SortBy = "created_at"
     descending: bool = True
     limit: int = 10
@@ -106,6 +108,8 @@ def page(db: Connection, listing: Listing) -> Page:
     ):
         if bound is not None:
             query = query.where(compare(bound))
+    for member, text in listing.members.items():
+        query = query.where(resources.c.document[member].as_string() == text)
     if listing.token is not None:
         place = sa.tuple_(*_place(listing))
         here = sa.tuple_(column, resources.c.name)

@@ -61,6 +61,13 @@ def every(db: Connection, kind: str, statuses: Sequence[str] | None = None) -> l
     return [Resource(**row._mapping) for row in db.execute(query)]
 
 
+def with_member(db: Connection, kind: str, member: str, text: str) -> list[Resource]:
+    """Resources of a kind whose document has this text as a member, oldest first."""
+    where = (resources.c.kind == kind, resources.c.document[member].as_string() == text)
+    query = _SELECT.where(*where).order_by(resources.c.created_at, resources.c.name)
+    return [Resource(**row._mapping) for row in db.execute(query)]
+
+
 _SELECT = sa.select(
     resources.c.kind,
     resources.c.name,
