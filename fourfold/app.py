@@ -34,6 +34,7 @@ from fourfold.api.keys import Keys
 from fourfold.api.logs import Logs
 from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
+from fourfold.api.packages import ModelRegistry
 from fourfold.api.recommender import InferenceRecommender
 from fourfold.api.s3 import S3
 from fourfold.api.sagemaker import SageMaker
@@ -170,6 +171,7 @@ class App:
                 Service(
                     SageMaker(self.store, endpoints, settings.partition, clock),
                     ComponentsApi(self.store, self.components),
+                    ModelRegistry(self.store, settings.partition, clock),
                     Transform(self.store, self.jobs),
                     InferenceRecommender(self.store, self.recommender, prices),
                 ),

@@ -21,6 +21,11 @@ _TRUST = {
 }
 
 
+def assumed_role(partition: Partition) -> str:
+    """ARN of whoever calls."""
+    return f"arn:aws:sts::{partition.account}:assumed-role/{ROLE}/fourfold"
+
+
 class Sts:
     """GetCallerIdentity: an assumed role, so that the SDK's `get_execution_role` works."""
 
@@ -35,7 +40,7 @@ class Sts:
         return {
             "UserId": f"AROAFOURFOLD:{ROLE}",
             "Account": account,
-            "Arn": f"arn:aws:sts::{account}:assumed-role/{ROLE}/fourfold",
+            "Arn": assumed_role(self._partition),
         }
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.clock import Clock
 from fourfold.control.endpoints import Endpoints, all_variants
+from fourfold.control.packages import with_packages
 from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, listing, resources, tags
@@ -41,12 +42,15 @@ class SageMaker:
     @operation("CreateModel")
     async def create_model(self, call: ApiCall) -> Document:
         _check_containers(call.params)
-        return {"ModelArn": await self._create("model", call.params, "ModelName", "model")}
+        params = await self._store.run(lambda db: with_packages(db, call.params, self._partition))
+        return {"ModelArn": await self._create("model", params, "ModelName", "model")}
 
     @operation("DescribeModel")
     async def describe_model(self, call: ApiCall) -> Document:
         model = await self._find("model", call.params["ModelName"], "model")
         answer = {"EnableNetworkIsolation": False} | model.document
+        if "asked" in answer:  # what its model packages stand for is not told
+            answer = answer | {"PrimaryContainer": None, "Containers": None} | answer["asked"]
         return answer | {"ModelArn": model.arn, "CreationTime": model.created_at}
 
     @operation("ListModels")
@@ -98,7 +102,7 @@ class SageMaker:
 
     @operation("CreateEndpoint")
     async def create_endpoint(self, call: ApiCall) -> Document:
-        pairs = _tags(call.params)
+        pairs = tags_of(call.params)
         answer = await self._endpoints.create(call.params)
         if pairs:
             await self._store.run(lambda db: tags.put(db, answer["EndpointArn"], pairs))
@@ -139,7 +143,7 @@ class SageMaker:
 
     @operation("AddTags")
     async def add_tags(self, call: ApiCall) -> Document:
-        arn, pairs = call.params["ResourceArn"], _tags(call.params)
+        arn, pairs = call.params["ResourceArn"], tags_of(call.params)
 
         def write(db: Connection) -> dict[str, str]:
             self._check_resource(db, arn)
@@ -181,7 +185,7 @@ class SageMaker:
         name = params[name_member]
         arn = self._partition.arn(f"{kind}/{name}")
         now = self._clock.now()
-        pairs = _tags(params)
+        pairs = tags_of(params)
         document = {member: value for member, value in params.items() if member != "Tags"}
 
         def write(db: Connection) -> None:
@@ -310,7 +314,7 @@ def _check_serverless_model(model: Resource) -> None:
         )
 
 
-def _tags(params: Mapping[str, Any]) -> dict[str, str]:
+def tags_of(params: Mapping[str, Any]) -> dict[str, str]:
     pairs = {tag["Key"]: tag["Value"] for tag in params.get("Tags", [])}
     if len(pairs) < len(params.get("Tags", [])):
         raise ValidationException("Duplicate tag keys are not allowed.")

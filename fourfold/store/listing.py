@@ -30,6 +30,8 @@ class Listing:
     Attributes:
         kind: the resources' kind.
         name_contains: part of the name, as is (no wildcards).
+        name_prefix: start of the name.
+        nested: only names with a slash, or only names without one.
         created_after, created_before, modified_after, modified_before: bounds, seconds since the epoch, exclusive.
         status: only this status.
         members: members of the document that must have these texts.
@@ -41,6 +43,8 @@ class Listing:
 
     kind: str
     name_contains: str | None = None
+    name_prefix: str | None = None
+    nested: bool | None = None
     created_after: float | None = None
     created_before: float | None = None
     modified_after: float | None = None
@@ -69,18 +73,28 @@ _SORTS: Mapping[str, SortBy] = {
 }
 
 
-def from_request(kind: str, params: Mapping[str, Any], *, descending: bool = True) -> Listing:
+def from_request(
+    kind: str,
+    params: Mapping[str, Any],
+    *,
+    descending: bool = True,
+    name_prefix: str | None = None,
+    nested: bool | None = None,
+) -> Listing:
     """The listing that an AWS List request asks for.
 
     Args:
         kind: the resources' kind.
         params: the request's members; those that it has decide which filters there are.
         descending: the operation's default order.
+        name_prefix, nested: as in `Listing`.
     """
     order = params.get("SortOrder")
     return Listing(
         kind,
         name_contains=params.get("NameContains"),
+        name_prefix=name_prefix,
+        nested=nested,
         created_after=params.get("CreationTimeAfter"),
         created_before=params.get("CreationTimeBefore"),
         modified_after=params.get("LastModifiedTimeAfter"),
@@ -99,6 +113,11 @@ def page(db: Connection, listing: Listing) -> Page:
     query = sa.select(resources).where(resources.c.kind == listing.kind)
     if listing.name_contains is not None:
         query = query.where(resources.c.name.contains(listing.name_contains, autoescape=True))
+    if listing.name_prefix is not None:
+        query = query.where(resources.c.name.startswith(listing.name_prefix, autoescape=True))
+    if listing.nested is not None:
+        slash = resources.c.name.contains("/")
+        query = query.where(slash if listing.nested else ~slash)
     for bound, compare in (
         (listing.created_after, resources.c.created_at.__gt__),
         (listing.created_before, resources.c.created_at.__lt__),

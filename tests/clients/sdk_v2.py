@@ -34,7 +34,8 @@ def main() -> None:
     case, folder = sys.argv[1], Path(sys.argv[2])
     os.chdir(folder)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
-    print(json.dumps(CASES[case](sagemaker.Session(default_bucket=BUCKET))))
+    result = CASES[case](sagemaker.Session(default_bucket=BUCKET))
+    print(f"\n{json.dumps(result)}")  # what the SDK prints stays on lines of its own
 
 
 def upload(session: sagemaker.Session, name: str, *members: str) -> str:
@@ -211,7 +212,7 @@ def capture(session: sagemaker.Session) -> object:
         client.list_models(NameContains=model.name)["Models"]
         + client.list_endpoints(NameContains="capture")["Endpoints"]
     )
-    return {"enabled": seen, "left": len(left)}
+    return {"enabled": seen, "left": left}
 
 
 def role(session: sagemaker.Session) -> object:

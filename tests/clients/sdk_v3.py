@@ -31,7 +31,8 @@ def main() -> None:
     case, folder = sys.argv[1], Path(sys.argv[2])
     os.chdir(folder)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
-    print(json.dumps(CASES[case](Session(default_bucket=BUCKET))))
+    result = CASES[case](Session(default_bucket=BUCKET))
+    print(f"\n{json.dumps(result)}")  # what the SDK prints stays on lines of its own
 
 
 def artifact() -> str:
