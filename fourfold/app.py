@@ -44,8 +44,8 @@ from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
-from fourfold.control.autoscaler import INSTANCES, PROVISIONED, Autoscaler, Variants
-from fourfold.control.components import InferenceComponents, component_folders
+from fourfold.control.autoscaler import COPIES, INSTANCES, PROVISIONED, Autoscaler, Variants
+from fourfold.control.components import Copies, InferenceComponents, component_folders
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.models import prepare
@@ -129,21 +129,6 @@ class App:
             alarms=self.alarms.states,
         )
         endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
-        self.autoscaler = Autoscaler(
-            self.store,
-            settings.partition,
-            clock,
-            partial(queries.evaluate, self.history),
-            {
-                dimension: Variants(self.store, endpoints.update_weights_and_capacities, dimension)
-                for dimension in (INSTANCES, PROVISIONED)
-            },
-        )
-        self.actions.known[SCALING] = self.autoscaler.act
-        verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
-        self.lane = Lane(self.routes, verifier, settings.limits)
-        metrics = Metrics(self.routes, self.lane.refused)
-        self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         prepared = partial(
             prepare,
             fetch=artifacts.fetch,
@@ -154,6 +139,22 @@ class App:
         self.components = InferenceComponents(
             self.store, self.placer, prepared, self.reconciler.components_of, settings, clock
         )
+        self.autoscaler = Autoscaler(
+            self.store,
+            settings.partition,
+            clock,
+            partial(queries.evaluate, self.history),
+            {
+                dimension: Variants(self.store, endpoints.update_weights_and_capacities, dimension)
+                for dimension in (INSTANCES, PROVISIONED)
+            }
+            | {COPIES: Copies(self.store, self.components)},
+        )
+        self.actions.known[SCALING] = self.autoscaler.act
+        verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
+        self.lane = Lane(self.routes, verifier, settings.limits)
+        metrics = Metrics(self.routes, self.lane.refused)
+        self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         prices = shipped()
         self.recommender = Recommender(self.store, objects, prepared, prices, settings.partition, clock)

@@ -357,6 +357,30 @@ class InferenceComponents:
         await self._store.run(write)
 
 
+class Copies:
+    """Copies of inference components as a capacity that application-autoscaling moves (`autoscaler.Scalable`)."""
+
+    words = "desired copy count"
+
+    def __init__(self, store: Store, components: InferenceComponents) -> None:
+        self._store = store
+        self._components = components
+
+    async def capacity(self, resource: str) -> tuple[int, bool] | None:
+        """As in `Scalable`."""
+        name = resource.partition("/")[2]
+        found = await self._store.run(lambda db: resources.get(db, KIND, name))
+        return None if found is None else (int(found.document["copies"]), found.status == "InService")
+
+    async def change(self, resource: str, capacity: int) -> None:
+        """As in `Scalable`."""
+        await self._components.update_runtime(resource.partition("/")[2], capacity)
+
+    async def least(self, resource: str) -> int:
+        """A component may have no copies."""
+        return 0
+
+
 _DEPLOYED = ("Specification", "model")
 """What decides whether copies that run are the ones that are wanted."""
 

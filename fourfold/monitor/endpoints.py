@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fourfold.datapoints import ENDPOINTS, SAGEMAKER, Datapoint, Statistics, metric
+from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.multimodel import MultiModel, multi_model_of
@@ -54,6 +55,8 @@ class EndpointFigures:
         self._routes = routes
         self._before: dict[tuple[str, str], _Before] = {}
         self._cpu: dict[int, float] = {}
+        self._components: dict[str, tuple[Fleet, int, int]] = {}
+        """Of each component its fleet, and its calls and refusals the last time."""
 
     def sample(self) -> None:
         """Look at how many calls are in flight now."""
@@ -90,12 +93,16 @@ class EndpointFigures:
             models = multi_model_of(fleet)
             if models is not None:
                 yield from _multi_model(models, before, names)
+            if isinstance(fleet, Components):
+                yield from self._copies(fleet)
             cpu, memory = self._instances(fleet, seconds, processes)
             if memory.count:
                 yield Datapoint(metric(ENDPOINTS, "CPUUtilization", names), cpu, "Percent")
                 yield Datapoint(metric(ENDPOINTS, "MemoryUtilization", names), memory, "Percent")
         self._cpu = {pid: used for pid, (used, _) in processes.items()}
         here = {(route.name, variant.name) for route in self._routes.values() for variant in route.variants}
+        there = {name for _, fleet in self._variants() if isinstance(fleet, Components) for name in fleet.items()}
+        self._components = {name: before for name, before in self._components.items() if name in there}
         self._before = {key: before for key, before in self._before.items() if key in here}
 
     def _variants(self) -> Iterator[tuple[Variant, Pooled]]:
@@ -104,6 +111,24 @@ class EndpointFigures:
             for variant in {id(variant.backend): variant for variant in route.variants}.values():
                 if isinstance(variant.backend, Pooled):
                     yield variant, variant.backend
+
+    def _copies(self, components: Components) -> Iterator[Datapoint]:
+        """Figures of inference components, by their names alone, as policies ask for them."""
+        for name, fleet in components.items().items():
+            names = {"InferenceComponentName": name}
+            calls, refused = fleet.batcher.batched_calls, components.refused.get(name, 0)
+            before = self._components.get(name, (fleet, 0, 0))
+            had, had_refused = before[1:] if before[0] is fleet else (0, before[2])
+            self._components[name] = (fleet, calls, refused)
+            copies = max(1, len(fleet.ready))
+            for metric_name, statistics in (
+                ("Invocations", Statistics.repeated(1.0, calls - had)),
+                ("InvocationsPerCopy", Statistics.repeated(1.0 / copies, calls - had)),
+                ("ConcurrentRequestsPerCopy", Statistics.of(fleet.batcher.in_flight() / copies)),
+                ("NoCapacityInvocationFailures", Statistics.repeated(1.0, max(0, refused - had_refused))),
+            ):
+                if statistics.count:
+                    yield Datapoint(metric(SAGEMAKER, metric_name, names), statistics, "None")
 
     def _known(self, variant: Variant) -> _Before:
         key = (variant.endpoint, variant.name)

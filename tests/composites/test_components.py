@@ -267,3 +267,39 @@ def test_components_come_back_after_a_kill_even_when_their_artifacts_are_gone(ow
     own_server.wait("back")
     wait(own_server, "back")
     assert ask(own_server, "back", "back")[0] == "back"
+
+
+def test_application_autoscaling_moves_copies_from_zero(server, endpoint, model):
+    create(server, "scaled", endpoint, model("scaled"), copies=0)
+    wait(server, "scaled")
+    scaling = server.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "inference-component/scaled",
+        "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    sagemaker = server.client("sagemaker")
+
+    def copies() -> int:
+        found = sagemaker.describe_inference_component(InferenceComponentName="scaled")
+        return found["RuntimeConfig"]["CurrentCopyCount"]
+
+    eventually(lambda: copies() == 1)
+    assert ask(server, endpoint, "scaled")[0] == "scaled"
+    scaling.deregister_scalable_target(**target)
+
+
+def test_calls_without_capacity_are_a_metric(server, endpoint, model):
+    create(server, "wanting", endpoint, model("wanting"), copies=0)
+    wait(server, "wanting")
+    with pytest.raises(ClientError, match="no capacity"):
+        ask(server, endpoint, "wanting")
+    cloudwatch = server.client("cloudwatch")
+    dimensions = [{"Name": "InferenceComponentName", "Value": "wanting"}]
+
+    def counted() -> bool:
+        names = {one["MetricName"] for one in cloudwatch.list_metrics(Dimensions=dimensions)["Metrics"]}
+        return {"NoCapacityInvocationFailures", "ConcurrentRequestsPerCopy"} <= names
+
+    eventually(counted, 40)
