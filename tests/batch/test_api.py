@@ -52,6 +52,25 @@ def transform_fn(model, body, content_type, accept):
 """A handler that brackets what it gets in one call, so that a test sees what one call got."""
 
 
+WHISPER = """
+import asyncio
+
+
+def model_fn(model_dir):
+    return asyncio.Semaphore(1000)
+
+
+async def transform_fn(model, body, content_type, accept):
+    async with model:
+        await asyncio.sleep(0.01)
+    text = body if isinstance(body, str) else bytes(body).decode()
+    if "refuse" in text:
+        raise ValueError("the model refuses this")
+    return text.lower(), accept
+"""
+"""A handler whose calls overlap."""
+
+
 class Site:
     """A server with two models, `sum` (rows of three floats) and `shout` (a handler), and a bucket."""
 
@@ -505,6 +524,15 @@ def test_a_refusal_of_the_model_is_found_among_many_records(site: Site) -> None:
     assert site.out("a.out") == b"<ONE>\n<TWO>\n"
     [reported] = [json.loads(line) for line in (site.out("_errors/a.jsonl") or b"").splitlines()]
     assert "the model refuses this" in reported["reason"]
+
+
+def test_calls_to_an_asynchronous_handler_overlap(site: Site, handler: Callable[..., Path]) -> None:
+    site.server.deploy("whisper", handler(WHISPER), endpoint=False)
+    site.write("a", b"".join(b"LINE %d\n" % i for i in range(300)) + b"REFUSE refuse\n")
+    job = site.run("whisper", BatchStrategy="SingleRecord", Environment={"FOURFOLD_ON_ERROR": "skip"})
+    assert job["TransformJobStatus"] == "Completed", job
+    assert site.out("a.out") == b"".join(b"line %d\n" % i for i in range(300))
+    assert b"the model refuses this" in (site.out("_errors/a.jsonl") or b"")
 
 
 def test_a_model_that_dies_fails_the_object_that_kills_it(site: Site) -> None:

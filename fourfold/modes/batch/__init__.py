@@ -7,6 +7,7 @@ join        a prediction beside the input that it came from
 columnar    Parquet and Arrow in, arrays to the model, Parquet out
 shard       what a worker does with one shard, beside the loaded model
 capture     what went in and what came out, as manifests
+overlap     the same beside a model that is awaited
 assemble    the parts of an object put together, in order
 job         the runner: plans, hands shards to workers, assembles, says how it went
 

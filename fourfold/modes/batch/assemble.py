@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from fourfold.formats.base import Model
-from fourfold.modes.batch import parquet
+from fourfold.formats.base import AsyncModel, Model
+from fourfold.modes.batch import overlap, parquet
 from fourfold.modes.batch.blobs import Blobs
 from fourfold.modes.batch.orders import Assembly, Done
 
@@ -24,6 +24,11 @@ def run(_model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes
     assembly = msgspec.msgpack.decode(payload, type=Assembly)
     assemble(assembly, Blobs(Path(assembly.root)))
     return b""
+
+
+async def arun(model: AsyncModel, payload: bytes, report: Callable[[bytes], None]) -> bytes:
+    """The same beside a model that is awaited."""
+    return await overlap.in_thread(run, model, payload, report)
 
 
 def assemble(assembly: Assembly, blobs: Blobs) -> None:

@@ -25,10 +25,10 @@ import msgspec
 import pyarrow as pa
 
 from fourfold.errors import FourfoldError
-from fourfold.formats.base import ArrayModel, Model
+from fourfold.formats.base import ArrayModel, AsyncModel, Model
 from fourfold.formats.codecs import BadRequest
 from fourfold.formats.codecs.parquet import to_table
-from fourfold.modes.batch import columnar, filters
+from fourfold.modes.batch import columnar, filters, overlap
 from fourfold.modes.batch.blobs import CHUNK, Blobs
 from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
@@ -54,6 +54,11 @@ def run(model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes:
     blobs = Blobs(Path(order.root))
     done = tuple(_Transform(model, order, part, blobs, pulse).run() for part in order.slices)
     return msgspec.msgpack.encode(Report(done))
+
+
+async def arun(model: AsyncModel, payload: bytes, report: Callable[[bytes], None]) -> bytes:
+    """The same beside a model that is awaited."""
+    return await overlap.in_thread(run, model, payload, report)
 
 
 class Pulse:

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from fourfold.errors import FourfoldError, ValidationException
-from fourfold.formats.base import Model
-from fourfold.modes.batch import columnar, plan
+from fourfold.formats.base import AsyncModel, Model
+from fourfold.modes.batch import columnar, overlap, plan
 from fourfold.modes.batch.blobs import Blobs
 from fourfold.modes.batch.orders import Piece, Planned, Survey
 from fourfold.modes.batch.plan import Found, Shard, Slice
@@ -33,6 +33,11 @@ def run(_model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes
     except FourfoldError as error:
         planned = Planned(0, f"ClientError: {error.message}")
     return msgspec.msgpack.encode(planned)
+
+
+async def arun(model: AsyncModel, payload: bytes, report: Callable[[bytes], None]) -> bytes:
+    """The same beside a model that is awaited."""
+    return await overlap.in_thread(run, model, payload, report)
 
 
 def _plan(survey: Survey, blobs: Blobs, tell: Callable[[Piece], None]) -> int:
