@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -56,7 +57,7 @@ from fourfold.errors import FourfoldError
 from fourfold.modes.asynchronous.mode import Asynchronous
 from fourfold.modes.batch.job import Jobs
 from fourfold.monitor import queries
-from fourfold.monitor.alarms import SCALING, Actions, Alarms
+from fourfold.monitor.alarms import SCALING, TOPIC, Actions, Alarms, notification
 from fourfold.monitor.collector import Collector
 from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
@@ -164,6 +165,7 @@ class App:
         if settings.sqs_endpoint:
             couriers["sqs"] = SqsCourier(settings.sqs_endpoint, settings.partition.region)
         self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
+        self.actions.known[TOPIC] = self._tell_topic
         self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)
         self.collector.sources.append(self.asynchronous.figures.datapoints)
         self.output = Output(settings.logs, clock)
@@ -202,6 +204,10 @@ class App:
             self.ready,
             self.asynchronous.accept,
         )
+
+    async def _tell_topic(self, topic: str, alarm: dict[str, Any], _value: float | None) -> None:
+        subject, message = notification(alarm, self.settings.partition)
+        await self.topics.publish(topic, subject, message)
 
     def ready(self) -> bool:
         """Is every endpoint in service that should be?"""

@@ -39,6 +39,8 @@ EXTRA_PERIODS = 2
 REPEAT = 60.0
 """Seconds after which a scaling action runs again while the alarm lasts."""
 SCALING = ":scalingPolicy:"
+TOPIC = ":sns:"
+"""Parts of ARNs that tell actions apart."""
 LONGEST_RANGE = 7 * 86400
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -47,7 +49,13 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "LessThanThreshold": lambda value, threshold: value < threshold,
     "LessThanOrEqualToThreshold": lambda value, threshold: value <= threshold,
 }
+_INNER = ("Acted", "HeldUntil", "PreviousState", "Tags")
+"""Members of an alarm's document that DescribeAlarms does not show."""
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
+_TRIGGER = (
+    "MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Unit", "Period", "EvaluationPeriods",
+    "DatapointsToAlarm", "ComparisonOperator", "Threshold", "TreatMissingData", "Metrics",
+)  # fmt: skip
 _ACTIONS = {"ALARM": "AlarmActions", "OK": "OKActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 
 
@@ -64,6 +72,30 @@ class Actions:
                 await action(arn, alarm, value)
                 return
         raise ValidationError(f"Nothing here can run the action {arn}.")
+
+
+def notification(alarm: Document, partition: Partition) -> tuple[str, str]:
+    """Subject and message for a topic, as CloudWatch writes them."""
+    state, name = alarm["StateValue"], alarm["AlarmName"]
+    trigger = {member: alarm.get(member) for member in _TRIGGER if alarm.get(member) is not None}
+    trigger["Dimensions"] = [{"name": one["Name"], "value": one["Value"]} for one in alarm.get("Dimensions", [])]
+    changed = datetime.fromtimestamp(alarm["StateTransitionedTimestamp"], UTC)
+    message = {
+        "AlarmName": name,
+        "AlarmDescription": alarm.get("AlarmDescription"),
+        "AWSAccountId": partition.account,
+        "NewStateValue": state,
+        "NewStateReason": alarm["StateReason"],
+        "StateChangeTime": changed.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000",
+        "Region": partition.region,
+        "AlarmArn": alarm["AlarmArn"],
+        "OldStateValue": alarm["PreviousState"],
+        "OKActions": alarm["OKActions"],
+        "AlarmActions": alarm["AlarmActions"],
+        "InsufficientDataActions": alarm["InsufficientDataActions"],
+        "Trigger": trigger,
+    }
+    return f'{state}: "{name}" in {partition.region}'[:100], msgspec.json.encode(message).decode()
 
 
 class AlarmNotFound(ResourceNotFound):
@@ -224,9 +256,9 @@ class Alarms:
 
     async def _reached(self, alarm: Resource, state: str, reason: str, data: str) -> None:
         now = self._clock.now()
-        changes = _state(state, reason, data, now)
+        changes = _state(state, reason, data, now) | {"PreviousState": alarm.status}
         if state == alarm.status:
-            del changes["StateTransitionedTimestamp"], changes["Acted"]
+            del changes["StateTransitionedTimestamp"], changes["Acted"], changes["PreviousState"]
         alarm.status = state
         await self._write(alarm, changes)
         log.info("alarm", extra={"alarm": alarm.name, "state": state, "reason": reason})
@@ -243,7 +275,7 @@ class Alarms:
                 return
         for arn in actions:
             try:
-                await self._act(arn, _described(alarm), value)
+                await self._act(arn, _described(alarm) | {"PreviousState": document.get("PreviousState")}, value)
             except FourfoldError as error:
                 log.warning("alarm action failed", extra={"alarm": alarm.name, "action": arn, "reason": error.message})
         await self._write(alarm, {"Acted": now})
@@ -274,9 +306,7 @@ def _state(state: str, reason: str, data: str, now: float) -> Document:
 
 
 def _described(alarm: Resource) -> Document:
-    members = {
-        member: value for member, value in alarm.document.items() if member not in ("Acted", "HeldUntil", "Tags")
-    }
+    members = {member: value for member, value in alarm.document.items() if member not in _INNER}
     defaults = {"ActionsEnabled": True, "OKActions": [], "AlarmActions": [], "InsufficientDataActions": []}
     defaults |= {"Dimensions": []} if "Metrics" not in members else {}
     stamps = {"AlarmArn": alarm.arn, "AlarmConfigurationUpdatedTimestamp": alarm.modified_at}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import urllib.parse
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -99,6 +102,38 @@ def test_an_alarm_on_own_values_goes_off_by_itself(server):
         Namespace="shop", MetricData=[{"MetricName": "Heat", "Value": 99, "StorageResolution": 1}]
     )
     eventually(lambda: cloudwatch.describe_alarms(AlarmNames=["hot"])["MetricAlarms"][0]["StateValue"] == "ALARM", 40)
+
+
+def test_an_alarm_tells_a_topic(server):
+    letters: list[dict] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self):
+            letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        sns, cloudwatch = server.client("sns"), server.client("cloudwatch")
+        topic = sns.create_topic(Name="alarms")["TopicArn"]
+        sns.subscribe(TopicArn=topic, Protocol="http", Endpoint=f"http://127.0.0.1:{door.server_port}/")
+        eventually(lambda: letters)
+        sns.confirm_subscription(TopicArn=topic, Token=letters[0]["Token"])
+        cloudwatch.put_metric_alarm(
+            AlarmName="loud", Namespace="shop", MetricName="Noise", Statistic="Sum", Period=60, EvaluationPeriods=1,
+            Threshold=1, ComparisonOperator="GreaterThanThreshold", AlarmActions=[topic],
+        )  # fmt: skip
+        cloudwatch.set_alarm_state(AlarmName="loud", StateValue="ALARM", StateReason="a drill")
+        eventually(lambda: len(letters) > 1)
+        door.shutdown()
+    assert letters[1]["Subject"] == 'ALARM: "loud" in us-east-1'
+    message = json.loads(letters[1]["Message"])
+    assert (message["OldStateValue"], message["NewStateValue"]) == ("INSUFFICIENT_DATA", "ALARM")
+    assert message["Trigger"]["MetricName"] == "Noise"
 
 
 def test_clients_that_send_forms_are_answered_in_xml(server):
