@@ -277,6 +277,7 @@ def _check_variant(variant: Mapping[str, Any], params: Mapping[str, Any]) -> Non
             raise ValidationException(f'Specify InstanceType or ServerlessConfig for variant "{name}".')
         if "ModelName" in variant and "InitialInstanceCount" not in variant:
             raise ValidationException(f'Specify InitialInstanceCount for variant "{name}".')
+        _check_managed(variant)
         return
     if "InstanceType" in variant or "InitialInstanceCount" in variant:
         raise ValidationException(
@@ -311,6 +312,19 @@ def _check_serverless_model(model: Resource) -> None:
         raise ValidationException(
             f'Model "{model.name}" cannot be used with ServerlessConfig: {what} is not supported for serverless '
             "endpoints. Use InstanceType and InitialInstanceCount instead."
+        )
+
+
+def _check_managed(variant: Mapping[str, Any]) -> None:
+    """ManagedInstanceScaling has bounds that hold the count that the endpoint starts with."""
+    scaling = variant.get("ManagedInstanceScaling", {})
+    if scaling.get("Status") != "ENABLED" or "InitialInstanceCount" not in variant:
+        return
+    count = variant["InitialInstanceCount"]
+    if not scaling.get("MinInstanceCount", 0) <= count <= scaling.get("MaxInstanceCount", count):
+        raise ValidationException(
+            f'InitialInstanceCount ({count}) of variant "{variant["VariantName"]}" must be within MinInstanceCount and '
+            "MaxInstanceCount of its ManagedInstanceScaling."
         )
 
 

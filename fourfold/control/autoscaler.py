@@ -15,6 +15,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection
@@ -76,6 +77,22 @@ PREDEFINED: dict[str, tuple[str, str, str]] = {
     ),
 }  # fmt: skip
 """Predefined metrics: namespace, name, statistic."""
+
+
+MANAGED: Document = {
+    "PolicyName": "managed-instance-scaling",
+    "PolicyType": "TargetTrackingScaling",
+    "TargetTrackingScalingPolicyConfiguration": {
+        "TargetValue": 4.0,
+        "PredefinedMetricSpecification": {
+            "PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"
+        },
+        "ScaleOutCooldown": 60,
+        "ScaleInCooldown": 300,
+    },
+}
+"""The policy of variants with ManagedInstanceScaling: four calls at once for each worker. SageMaker does not say what
+it goes by; most workers have one call at a time, so with four some wait, and none for long."""
 
 
 class ObjectNotFound(ResourceNotFound):
@@ -294,11 +311,28 @@ class Autoscaler:
 
     async def tick(self) -> None:
         """Look at every target and action once."""
-        for step in (self._run_actions, self._look_at_targets):
+        for step in (self._manage, self._run_actions, self._look_at_targets):
             try:
                 await step()
             except Exception:
                 log.exception("the autoscaler met a defect")
+
+    async def _manage(self) -> None:
+        """Variants with ManagedInstanceScaling have a target of their own that follows the calls at once.
+
+        A target that somebody registered for such a variant is left as it is.
+        """
+        wanted = await self._store.run(_managed)
+        for target in await self.find(TARGET):
+            place = place_of(target)
+            if target.document.get("managed") and place not in wanted:
+                await self.deregister(_request(place))
+        known = {place_of(target) for target in await self.find(TARGET)}
+        for place in wanted.keys() - known:
+            low, high = wanted[place]
+            await self.register(_request(place) | {"MinCapacity": low, "MaxCapacity": high})
+            await self.put_policy(_request(place) | MANAGED)
+            await self._store.run(partial(_mark_managed, place=place))
 
     async def _run_actions(self) -> None:
         now = self._clock.now()
@@ -579,6 +613,30 @@ def _place(request: Document) -> Place:
     if request["ServiceNamespace"] != "sagemaker":
         raise ValidationException(f"Only the service namespace sagemaker is here, not {request['ServiceNamespace']}.")
     return request["ResourceId"], request["ScalableDimension"]
+
+
+def _managed(db: Connection) -> dict[Place, tuple[int, int]]:
+    """Variants whose instances are to be managed, with their bounds."""
+    found: dict[Place, tuple[int, int]] = {}
+    for endpoint in resources.every(db, "endpoint"):
+        for variant in endpoint.document["wanted"]["config"]["ProductionVariants"]:
+            scaling = variant.get("ManagedInstanceScaling", {})
+            if scaling.get("Status") == "ENABLED" and "ModelName" in variant and endpoint.document["deployed"]:
+                place = (f"endpoint/{endpoint.name}/variant/{variant['VariantName']}", INSTANCES)
+                low = max(1, scaling.get("MinInstanceCount", 1))
+                found[place] = (low, max(low, scaling.get("MaxInstanceCount", low)))
+    return found
+
+
+def _mark_managed(db: Connection, place: Place) -> None:
+    target = resources.get(db, TARGET, _key(place))
+    if target is not None:
+        target.document = target.document | {"managed": True}
+        resources.save(db, target)
+
+
+def _request(place: Place) -> Document:
+    return {"ServiceNamespace": "sagemaker", "ResourceId": place[0], "ScalableDimension": place[1]}
 
 
 def place_of(resource: Resource) -> Place:

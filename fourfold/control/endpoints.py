@@ -269,6 +269,7 @@ def _variant_summary(variant: Document, now: Document, wanted: Document) -> Docu
     images = now.get("images", {}).get(name)
     if images:
         summary["DeployedImages"] = images
+    summary |= {member: variant[member] for member in ("ManagedInstanceScaling", "RoutingConfig") if member in variant}
     serverless = variant.get("ServerlessConfig")
     if serverless:
         desired = next((one for one in all_variants(wanted["config"]) if one["VariantName"] == name), variant)

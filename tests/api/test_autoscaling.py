@@ -108,3 +108,28 @@ def test_bad_requests_say_what_is_wrong(scaling):
             **PLACE | {"ResourceId": "endpoint/none/variant/x"}, ScheduledActionName="a",
             Schedule="rate(1 hour)", ScalableTargetAction={"MinCapacity": 1},
         )  # fmt: skip
+
+
+def test_managed_instance_scaling_keeps_its_bounds_and_goes_with_its_endpoint(server, scaling):
+    sagemaker = server.client("sagemaker")
+    variant = {"VariantName": "all", "ModelName": "trees", "InstanceType": "ml.m5.large", "InitialInstanceCount": 2}
+    managed = {"Status": "ENABLED", "MinInstanceCount": 2, "MaxInstanceCount": 3}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="managed", ProductionVariants=[variant | {"ManagedInstanceScaling": managed}]
+    )
+    sagemaker.create_endpoint(EndpointName="managed", EndpointConfigName="managed")
+    summary = server.wait("managed")["ProductionVariants"][0]
+    assert summary["ManagedInstanceScaling"] == managed
+
+    def targets() -> list[dict]:
+        ids = ["endpoint/managed/variant/all"]
+        return scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
+
+    eventually(lambda: [(one["MinCapacity"], one["MaxCapacity"]) for one in targets()] == [(2, 3)])
+    sagemaker.delete_endpoint(EndpointName="managed")
+    eventually(lambda: targets() == [])
+    with pytest.raises(ClientError, match="must be within MinInstanceCount"):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName="odd",
+            ProductionVariants=[variant | {"ManagedInstanceScaling": managed, "InitialInstanceCount": 9}],
+        )
