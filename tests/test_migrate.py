@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 import fourfold.app  # noqa: F401 - brings every table to the schema
-from fourfold.store import Store
+from fourfold.store import Store, migrate
 from fourfold.store.migrate import upgrade
 from fourfold.store.schema import metadata
 
@@ -22,6 +25,11 @@ def test_migrations_lead_to_the_schema(tmp_path):
     assert set(metadata.tables) < set(made)
     new.close()
     old.close()
+
+
+def test_the_newest_revision_is_the_one_that_a_new_database_gets():
+    scripts = Path(migrate.__file__).parent / "migrations"
+    assert ScriptDirectory(str(scripts)).get_heads() == [migrate.NEWEST]
 
 
 def described(store: Store) -> dict[str, tuple[object, object]]:

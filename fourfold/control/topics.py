@@ -16,7 +16,8 @@ import secrets
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,13 +25,16 @@ from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock, sleep_or_event
 from fourfold.control.couriers import Courier, Refused, Undelivered
-from fourfold.control.envelopes import CONFIRMATION, NOTIFICATION, Signer, new_key, pack
+from fourfold.control.envelopes import CONFIRMATION, NOTIFICATION, pack
 from fourfold.errors import ResourceNotFound, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
 from fourfold.store import topics as rows
 from fourfold.store.resources import Resource
 from fourfold.store.topics import Delivery, Message, Subscription, Topic
+
+if TYPE_CHECKING:
+    from fourfold.control.certificates import Signer
 
 log = logging.getLogger(__name__)
 
@@ -332,6 +336,9 @@ class Topics:
         return await asyncio.shield(self._signer)
 
     async def _load_signer(self) -> Signer:
+        await asyncio.to_thread(import_module, "fourfold.control.certificates")  # slow, hence here and not on the loop
+        from fourfold.control.certificates import Signer, new_key
+
         known = await self._store.run(lambda db: resources.get(db, _KEY_KIND, _KEY_NAME))
         if known is None:
             now = self._clock.now()
