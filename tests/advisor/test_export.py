@@ -12,7 +12,6 @@ import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +246,20 @@ def test_the_script_leaves_a_working_endpoint_on_fourfold_and_takes_it_away(
     assert site.server.client("sagemaker").list_models()["Models"] == []
 
 
+def test_the_script_leaves_an_endpoint_that_follows_the_day(exported: Callable[[Plan], Site]) -> None:
+    day = Scenario(id="wave", pattern="diurnal", requests_per_day=900_000, processing_s=0.1, memory_gb=1)
+    site = exported(plan_for("real-time", day))
+    made = site.run(*OPTIONS)
+    assert made.returncode == 0, made.stderr
+    scaling = site.server.client("application-autoscaling")
+    resource = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/wave-endpoint/variant/AllTraffic"}
+    (policy,) = scaling.describe_scaling_policies(**resource)["ScalingPolicies"]
+    assert policy["PolicyType"] == "TargetTrackingScaling"
+    assert len(scaling.describe_scheduled_actions(**resource)["ScheduledActions"]) == 2
+    assert site.run("--delete").returncode == 0
+    assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
+
+
 def test_the_script_runs_a_transform_job_and_leaves_a_schedule(exported: Callable[[Plan], Site]) -> None:
     nightly = Scenario(id="nightly", rows=3, processing_s=0.01, runs_per_month=30, whole_dataset=True)
     site = exported(plan_for("batch", nightly))
@@ -271,7 +284,6 @@ def test_the_script_runs_a_transform_job_and_leaves_a_schedule(exported: Callabl
     assert site.server.client("scheduler").list_schedules()["Schedules"] == []
 
 
-@pytest.mark.skipif(find_spec("fourfold.api.autoscaling") is None, reason="no application-autoscaling to register with")
 def test_the_script_leaves_an_asynchronous_endpoint_that_scales_to_zero(exported: Callable[[Plan], Site]) -> None:
     site = exported(plan_for("asynchronous", replace(RARE, id="later")))
     s3 = site.server.client("s3")
