@@ -38,6 +38,7 @@ bench: .venv/ready
 	$(BIN)/python bench/cycles.py
 	$(BIN)/python bench/batch.py
 	$(BIN)/python bench/multimodel.py
+	$(BIN)/python bench/advisor.py
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def verify(
     from fourfold.advisor import verify as checking
 
     test = checking.trial(_plan(plan), seconds, workers)
+    load = os.getloadavg()[0]
     server = Server(url, data_dir)
     with tempfile.TemporaryDirectory(prefix="fourfold-") as scratch, progress("deploying the plan") as line:
         source, body, content_type, service_s, batching = _subject(model, test, Path(scratch))
@@ -54,6 +56,13 @@ def verify(
             seen = _replay(target, headers, body, test.arrivals)
     predicted = checking.predict(test, service_s, max(alone - service_s, 0.0), batching)
     _print(test, list(checking.compare(test, predicted, seen)), seen, json)
+    cores = os.cpu_count() or 1
+    if load > cores:
+        typer.echo(
+            f"This machine was busy before the test began ({load:.1f} processes wanted its {cores} cores): expect "
+            "longer times than predicted, and try again when it is quiet.",
+            err=True,
+        )
 
 
 def _plan(path: Path) -> Plan:
