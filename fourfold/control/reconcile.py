@@ -165,7 +165,8 @@ class Reconciler:
         while True:
             for running in [*self.running.values(), *self._arriving.values()]:
                 for fleet in running.fleets.values():
-                    fleet.tick()
+                    if not (isinstance(fleet, ElasticFleet) and fleet.asleep):
+                        fleet.tick()
             await asyncio.sleep(TICK)
 
     async def close(self) -> None:

@@ -106,11 +106,21 @@ class EndpointFigures:
         self._before = {key: before for key, before in self._before.items() if key in here}
 
     def _variants(self) -> Iterator[tuple[Variant, Pooled]]:
-        """Every fleet once; while an update moves traffic, a variant has two."""
+        """Every fleet once; while an update moves traffic, a variant has two. Those that sleep have nothing to tell."""
         for route in list(self._routes.values()):
+            if route.only is not None and self._sleeps(route.only):
+                continue
             for variant in {id(variant.backend): variant for variant in route.variants}.values():
                 if isinstance(variant.backend, Pooled):
                     yield variant, variant.backend
+
+    def _sleeps(self, variant: Variant) -> bool:
+        """Has it no worker, and was it not called since the last time?"""
+        fleet = variant.backend
+        if not isinstance(fleet, ElasticFleet) or not fleet.asleep:
+            return False
+        before = self._before.get((variant.endpoint, variant.name))
+        return variant.stats.calls == (before.calls if before else 0)
 
     def _copies(self, components: Components) -> Iterator[Datapoint]:
         """Figures of inference components, by their names alone, as policies ask for them."""

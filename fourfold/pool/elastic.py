@@ -40,6 +40,8 @@ CALL_SECONDS = 60.0
 """Longest call, as SageMaker's serverless endpoints have it."""
 LOAD_SECONDS = 180.0
 """Longest load, as SageMaker's serverless endpoints have it."""
+IDLE_TICKS = 20
+"""An idle worker's memory is looked at every so many ticks."""
 MOST_BACKOFF = 30.0
 COLD = {"x-fourfold-cold-start": "1"}
 
@@ -106,6 +108,8 @@ class ElasticFleet:
         self.failure: FourfoldError | None = None
         self.signature: Loaded | None = None
         self.changed: Callable[[], None] = lambda: None
+        self.asleep = False
+        """Nothing is there and nothing is to be done until a call comes: thousands of such fleets cost no time."""
         self._placer = placer
         self._room = room
         self._bill = bill
@@ -122,6 +126,7 @@ class ElasticFleet:
         self._instances = 0
         self._failures = 0
         self._closed_until = 0.0
+        self._ticks = 0
         self._stopped = False
 
     @property
@@ -161,6 +166,7 @@ class ElasticFleet:
     def resize(self, *, max_concurrency: int, provisioned: int) -> None:
         """Change the bounds; they hold at once. Calls that run above a lower bound finish."""
         self._bill_kept()
+        self.asleep = False
         self.elasticity = replace(self.elasticity, max_concurrency=max_concurrency, provisioned=provisioned)
         self.batcher.batching = replace(self.batcher.batching, queue_length=max_concurrency)
         self._keep_provisioned()
@@ -168,12 +174,14 @@ class ElasticFleet:
     def submit(self, waiter: Waiter) -> None:
         """Take a call. Raises ThrottlingException, PayloadTooLarge, or ModelError while the model cannot be loaded."""
         self._admit(len(waiter.call.body))
+        self.asleep = False
         self.batcher.submit(waiter)
         self._start_for_waiting()
 
     def submit_stream(self, waiter: StreamWaiter) -> None:
         """Take a call that is answered in parts. Raises as `submit`."""
         self._admit(len(waiter.call.body))
+        self.asleep = False
         self.batcher.submit_stream(waiter)
         self._start_for_waiting()
 
@@ -184,10 +192,10 @@ class ElasticFleet:
     def tick(self) -> None:
         """Called regularly: deadlines, memory, idle workers, provisioned ones."""
         if self._stopped or not (self.ready or self._starting or len(self.batcher) or self.wanted):
+            self.asleep = True
             return
         self.batcher.expire()
-        for worker in (*self.ready, *self._loading):
-            self._check_memory(worker)
+        self._watch_memory()
         self._end_idle()
         self._keep_provisioned()
         if self._loop.time() - self._kept_since >= 1.0:
@@ -422,6 +430,13 @@ class ElasticFleet:
         )
         for worker in idle[:surplus]:
             self.release(worker)
+
+    def _watch_memory(self) -> None:
+        """Look at workers that work at each tick; an idle one seldom grows, and there may be many of them."""
+        self._ticks += 1
+        for worker in (*self.ready, *self._loading):
+            if worker.outstanding or worker in self._loading or self._ticks % IDLE_TICKS == 0:
+                self._check_memory(worker)
 
     def _check_memory(self, worker: WorkerLink) -> None:
         used = family_bytes(worker.pid)
