@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ DESCRIPTIONS = ".nanio-meta"
 
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+
+
+Commit = Callable[[Callable[[], None]], object]
 
 
 class NoSuchObject(ValidationException):
@@ -130,14 +133,18 @@ class Objects:
         with self.writer(location) as file:
             file.write(body)
 
-    def writer(self, location: Location) -> ObjectWriter:
+    def writer(self, location: Location, commit: Commit | None = None) -> ObjectWriter:
         """A file to write; it becomes the object when its `with` block ends without an exception.
+
+        Args:
+            location: where.
+            commit: gets what makes the file an object, to call it where and when it likes. None: called at once.
 
         Raises:
             ValidationException: there is no such bucket.
         """
         path = self.path(location)
-        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path, self._description(location))
+        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path, self._description(location), commit)
 
     def folder(self, bucket: str) -> Path:
         """The folder that is a bucket. Raises ValidationException where there is none."""
@@ -169,11 +176,12 @@ class Objects:
 class ObjectWriter:
     """A context manager around the temporary file of an object."""
 
-    def __init__(self, temporary: Path, path: Path, description: Path) -> None:
+    def __init__(self, temporary: Path, path: Path, description: Path, commit: Commit | None) -> None:
         self._folder = temporary
         self._temporary = temporary / secrets.token_hex(16)
         self._path = path
         self._description = description
+        self._commit_by = commit
         self._file: BinaryIO
 
     def __enter__(self) -> BinaryIO:
@@ -187,7 +195,13 @@ class ObjectWriter:
         if kind is not None:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
-            return
+        elif self._commit_by is not None:
+            self._commit_by(self._commit)
+        else:
+            self._commit()
+
+    def _commit(self) -> None:
+        """It is on disk, and the object, when this returns."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from fourfold.modes.batch.orders import SCRATCH
 from fourfold.modes.batch.plan import Found
-from fourfold.storage.objects import Objects, parse_location
+from fourfold.storage.objects import Commit, Objects, parse_location
 
 CHUNK = 1024 * 1024
 """Bytes that are read at a time."""
@@ -22,10 +23,12 @@ class Blobs:
 
     Args:
         buckets: the folder whose folders are the buckets.
+        commit: how written objects become durable; see `Objects.writer`.
     """
 
-    def __init__(self, buckets: Path) -> None:
+    def __init__(self, buckets: Path, commit: Commit | None = None) -> None:
         self._objects = Objects(buckets)
+        self._commit = commit
         self._scratch = buckets / SCRATCH
 
     def list(self, prefix: str) -> Iterator[Found]:
@@ -60,8 +63,26 @@ class Blobs:
         location = parse_location(url)
         if location.bucket == SCRATCH:
             self._scratch.mkdir(parents=True, exist_ok=True)
-        return self._objects.writer(location)
+        return self._objects.writer(location, self._commit)
 
     def delete(self, url: str) -> None:
         """Remove the object; does nothing where there is none."""
         self._objects.delete(parse_location(url))
+
+
+class Commits:
+    """Makes many small objects durable at once: the disk's waits overlap, which is most of the time that they take.
+
+    Call it with a commit; `take` gives those since the last `take`.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._begun: list[Future[None]] = []
+
+    def __call__(self, commit: Callable[[], None]) -> None:
+        self._begun.append(self._pool.submit(commit))
+
+    def take(self) -> list[Future[None]]:
+        begun, self._begun = self._begun, []
+        return begun

@@ -26,6 +26,9 @@ from fourfold.modes.batch.split import Record, Split, Window
 BLOCK = 4096
 """Most rows of one model call."""
 
+SMALL = 2048
+"""Bytes of a window below which its rows are read one by one: pyarrow takes longer to begin than they take."""
+
 _NO_BODY = Request({})
 _NULLS = ["", "na", "NA", "n/a", "N/A", "null", "NULL", "none", "None", "NaN", "nan"]
 _decode_matrix = msgspec.json.Decoder(list[list[float]]).decode
@@ -89,7 +92,7 @@ class Rows:
     def answer(self, window: Window, line: int) -> Iterator[Answered | BadRecord]:
         """The answers of a window's rows in order, bad rows among them where they stand."""
         records = list(self._split.records(window, line)) if self._keep or b'"' in window.data else None
-        plain = self._numeric and len(window.data) <= self._most
+        plain = self._numeric and SMALL <= len(window.data) <= self._most
         arrays = self._fast(window, records) if plain else None
         if arrays is None:
             yield from self._one_by_one(list(self._split.records(window, line)) if records is None else records)

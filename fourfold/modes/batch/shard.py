@@ -18,6 +18,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +30,7 @@ from fourfold.formats.base import ArrayModel, AsyncModel, Model
 from fourfold.formats.codecs import BadRequest
 from fourfold.formats.codecs.parquet import to_table
 from fourfold.modes.batch import columnar, filters, overlap
-from fourfold.modes.batch.blobs import CHUNK, Blobs
+from fourfold.modes.batch.blobs import CHUNK, Blobs, Commits
 from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
 from fourfold.modes.batch.filters import FilterError
@@ -39,6 +40,8 @@ from fourfold.modes.batch.plan import CSV, JSON_LINES, PARQUET, Slice, errors_ur
 from fourfold.modes.batch.rows import Answered, BadRecord, Encoder, Rows, answer_codec
 from fourfold.modes.batch.split import BOM, Lines, Record, RecordIO, Split, SplitError, TFRecord, Whole, Window, windows
 
+COMMITS = 16
+"""Objects that are written to disk at the same time."""
 BEAT_SECONDS = 0.2
 """How often a shard says that it is alive, at most; each beat is a call to the model that began."""
 
@@ -51,9 +54,22 @@ def run(model: Model, payload: bytes, report: Callable[[bytes], None]) -> bytes:
     """Do one shard. Never raises for what an object holds: that is in the report."""
     order = msgspec.msgpack.decode(payload, type=Order)
     pulse = Pulse(report)
-    blobs = Blobs(Path(order.root))
-    done = tuple(_Transform(model, order, part, blobs, pulse).run() for part in order.slices)
+    with ThreadPoolExecutor(COMMITS) as pool:
+        commits = Commits(pool)
+        blobs = Blobs(Path(order.root), commits)
+        begun = [(_Transform(model, order, part, blobs, pulse).run(), commits.take()) for part in order.slices]
+        done = tuple(_committed(result, waits) for result, waits in begun)
     return msgspec.msgpack.encode(Report(done))
+
+
+def _committed(done: Done, commits: Iterable[Future[None]]) -> Done:
+    """What became of a slice once its objects are on disk."""
+    try:
+        for commit in commits:
+            commit.result()
+    except OSError as error:
+        return Done(done.object, f"cannot write the output: {error}", 0, done.errors)
+    return done
 
 
 async def arun(model: AsyncModel, payload: bytes, report: Callable[[bytes], None]) -> bytes:
