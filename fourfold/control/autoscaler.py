@@ -398,7 +398,7 @@ class Autoscaler:
             configuration = policy.document.get("TargetTrackingScalingPolicyConfiguration")
             if configuration is None:
                 continue
-            values = await self._values(policy, configuration)
+            values = await self._values(policy, configuration, target.document.get("changed", 0.0))
             goal = configuration["TargetValue"]
             scale_in = not configuration.get("DisableScaleIn", False)
             wish = tracked(current=current, values=values, target=goal, scale_in=scale_in)
@@ -445,24 +445,28 @@ class Autoscaler:
         cause = f"monitor alarm {alarm['AlarmName']} in state {alarm['StateValue']} triggered policy {name}"
         await self._bounded_change(target, current, wish, cause)
 
-    async def _values(self, policy: Resource, configuration: Document) -> list[float]:
-        """The policy's metric, one value each ten seconds, oldest first; as much as is known without a gap."""
+    async def _values(self, policy: Resource, configuration: Document, since: float) -> list[float]:
+        """The policy's metric, one value each ten seconds, oldest first; as much as is known without a gap.
+
+        Only what was measured `since` the capacity changed: what was before says nothing of what is needed now.
+        """
         resource = place_of(policy)[0]
         queries, wanted, statistic, quiet = _queries(configuration, resource)
         end = self._clock.now() // LOOK * LOOK
         start = end - HISTORY
         series = (await self._measure(queries, start, end))[wanted]
-        times = [start + n * LOOK for n in range(HISTORY // LOOK)]
+        times = [start + n * LOOK for n in range(HISTORY // LOOK) if start + n * LOOK >= since]
         found = (dict.fromkeys(times, 0.0) if quiet else {}) | dict(series)
-        length = WINDOW if quiet else MINUTE
-        scale = MINUTE / length if statistic in ("Sum", "SampleCount") else None
+        length = (WINDOW if quiet else MINUTE) // LOOK
+        sums = statistic in ("Sum", "SampleCount")
         values: list[float] = []
-        for at in times[length // LOOK - 1 :]:
-            window = [value for other, value in found.items() if at - length < other <= at]
+        for n in range(len(times)):
+            slots = times[max(0, n + 1 - length) : n + 1]
+            window = [found[at] for at in slots if at in found]
             if not window:
                 values.clear()
                 continue
-            values.append(sum(window) * scale if scale else sum(window) / len(window))
+            values.append(sum(window) * MINUTE / LOOK / len(slots) if sums else sum(window) / len(window))
         return values
 
     def _cooling(self, target: Resource, cooldown: float, *, out: bool) -> bool:
@@ -521,7 +525,7 @@ class Autoscaler:
 
     async def _finish(self, target: Resource, status: str, message: str) -> None:
         id, now = target.document["active"], self._clock.now()
-        changes = {"active": None} | ({} if status == "Successful" else {"retry_at": now + RETRY})
+        changes = {"active": None} | ({"changed": now} if status == "Successful" else {"retry_at": now + RETRY})
 
         def write(db: Connection) -> None:
             activity = resources.get(db, ACTIVITY, _key(place_of(target), id))

@@ -104,6 +104,12 @@ async def test_load_over_the_target_scales_out_within_two_minutes_and_no_load_sc
     assert last["EndTime"] >= last["StartTime"]
 
 
+async def test_without_cooldowns_it_does_not_overshoot(bench):
+    await track(bench, ScaleOutCooldown=0, ScaleInCooldown=0)
+    await bench.spend(300, calls=40)  # 240 a minute: four instances
+    assert max(bench.instances.history) == bench.instances.count == 4
+
+
 async def test_a_cooldown_holds_the_next_change(bench):
     await track(bench, ScaleOutCooldown=300)
     await bench.spend(60, calls=20)
