@@ -104,6 +104,17 @@ class Batcher:
             if waiter in queue:
                 queue.remove(waiter)  # type: ignore[arg-type]
 
+    def withdraw_if(self, unwanted: Callable[[Waiter | StreamWaiter], bool]) -> None:
+        """Withdraw the waiting calls of which this is true."""
+        waiting: list[Waiter | StreamWaiter] = [*self._waiting, *self._streams]
+        for waiter in waiting:
+            if unwanted(waiter):
+                self.withdraw(waiter)
+
+    def dispatch(self) -> None:
+        """A worker may be free that was not: send what waits for it."""
+        self._dispatch()
+
     def expire(self) -> None:
         """End what is past its deadline: waiting calls fail, and a worker that hangs is killed. Called regularly."""
         timeout = self.batching.timeout

@@ -15,6 +15,7 @@ from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
+from fourfold.pool.sessions import SESSION, Sessions
 from fourfold.records import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Fleet:
         self.spec = spec
         self.batcher = Batcher(batching)
         self.restarts = 0
+        self.sessions: Sessions | None = None
+        """Sticky sessions; None until a call wants one."""
         self.failure: FourfoldError | None = None
         self.signature: Loaded | None = None
         """Why the newest start failed; None when it went well."""
@@ -74,17 +77,32 @@ class Fleet:
         """Take a call. Raises ThrottlingException, or ServiceUnavailable where no worker can be started."""
         if not self.ready and self.failure is not None:
             raise ServiceUnavailable(f"No worker of model {self.spec.model!r} runs: {self.failure.message}")
-        self.batcher.submit(waiter)
+        headers = waiter.call.headers
+        if headers is not None and SESSION in headers:
+            self._in_session().submit(waiter)
+        else:
+            self.batcher.submit(waiter)
 
     def submit_stream(self, waiter: StreamWaiter) -> None:
         """Take a call that is answered in parts. Raises as `submit`."""
         if not self.ready and self.failure is not None:
             raise ServiceUnavailable(f"No worker of model {self.spec.model!r} runs: {self.failure.message}")
-        self.batcher.submit_stream(waiter)
+        headers = waiter.call.headers
+        if headers is not None and SESSION in headers:
+            self._in_session().submit_stream(waiter)
+        else:
+            self.batcher.submit_stream(waiter)
 
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
         """Nobody waits for this call any more."""
         self.batcher.withdraw(waiter)
+        if self.sessions is not None:
+            self.sessions.withdraw(waiter)
+
+    def _in_session(self) -> Sessions:
+        if self.sessions is None:
+            self.sessions = Sessions(self.batcher)
+        return self.sessions
 
     @property
     def wanted(self) -> int:
@@ -130,7 +148,7 @@ class Fleet:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 # Polled, because an event would have to be set on the hot path.
-                while len(self.batcher) or any(worker.outstanding for worker in self.ready):  # noqa: ASYNC110
+                while len(self.batcher) or self.sessions or any(worker.outstanding for worker in self.ready):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
@@ -194,6 +212,8 @@ class Fleet:
     def tick(self) -> None:
         """Called regularly: calls and workers past their deadline."""
         self.batcher.expire()
+        if self.sessions is not None:
+            self.sessions.tick()
 
     async def _back_off(self, failures: int, error: FourfoldError) -> None:
         if failures >= HOPELESS or isinstance(error, ModelLoadError):
@@ -216,6 +236,8 @@ class Fleet:
     async def _retire(self, link: WorkerLink) -> None:
         """Let a worker finish what it has, then end it."""
         self.batcher.remove(link)
+        if self.sessions is not None:
+            self.sessions.forget(link)
         if not link.gone.is_set():
             link.stop()
             try:
