@@ -144,7 +144,7 @@ def _pattern(weights: Weights, whole: bool) -> tuple[Pattern | None, Meaning]:
     """The shape of the traffic, and the meaning that says so."""
     if whole:
         return ("scheduled" if weights["scheduled"] else None), "scheduled"
-    if weights["sparse"] > max(weights["steady"], 1):
+    if weights["sparse"] > max(weights["steady"], 0.5):
         return "intermittent", "sparse"
     if weights["steady"]:
         return ("diurnal", "diurnal") if weights["diurnal"] >= 2 else ("steady", "steady")
