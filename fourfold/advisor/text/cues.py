@@ -42,7 +42,8 @@ REACH = 120
 """Characters before a cue that are looked at, within its sentence."""
 
 _NEGATOR = re.compile(
-    r"(?<!\w)(?:no|non(?=[ -]$)|not|nothing|never|without|neither|nor|n't|dont|doesnt|cant|wont|don't|doesn't|isn't|aren't|won't|can't|cannot|needn't|nobody|"
+    r"(?<!\w)(?:no|non(?=[ -]$)|not|nothing|never|without|neither|nor|n't|dont|doesnt|cant|wont|don't|doesn't|"
+    r"isn't|aren't|won't|can't|cannot|needn't|nobody|"
     r"no longer|instead of|rather than|avoid\w*|unnecessary|hardly|not need\w*|free of)(?!\w)"
 )
 _PLAYED_DOWN = re.compile(

@@ -28,6 +28,8 @@ BUSY_PER_SECOND = 1.0
 """More requests a second than this keep a machine busy."""
 QUARTER = 90 * DAY
 """What happens up to four times in so long is a timetable rather than traffic."""
+FEW_PEOPLE = 100
+"""So few people hardly keep a machine busy."""
 BULK = 20_000
 """So many things a day or month are a data set as likely as they are requests."""
 
@@ -102,6 +104,8 @@ def _by_role(q: Quantity, role: Role) -> Says:
         yield "data_set", 3
     elif role == "data set":
         yield "data_set", 4
+    elif role == "people" and q.value <= FEW_PEOPLE:
+        yield "sparse", 1
     elif role == "silence":
         yield "sparse", 2
     elif role == "window" and q.value <= SHORT_DAY:
