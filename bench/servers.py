@@ -125,15 +125,24 @@ class Fourfold(Server):
         data_dir = str(scratch / "data")
         return [sys.executable, "-m", "fourfold", "serve", "--port", str(port), "--data-dir", data_dir]
 
-    def start(self, model: str, port: int, scratch: Path) -> Running:
-        began = time.perf_counter()
+    def serve(self, model: str, port: int, scratch: Path) -> Running:
+        """A server that is ready and has no endpoint yet."""
         process = self._spawn(self.command(model, port, scratch), model, scratch)
         running = Running(f"http://127.0.0.1:{port}/endpoints/{model}/invocations", process)
         try:
             _wait_for_line(scratch / "log", "ready http", process)
-            ready = time.perf_counter()
-            running.keys = environment_of(scratch / "data", port)
-            running.headers = {"Authorization": f"Bearer {running.keys['FOURFOLD_API_KEY']}"}
+        except RuntimeError:
+            running.stop()
+            raise
+        running.keys = environment_of(scratch / "data", port)
+        running.headers = {"Authorization": f"Bearer {running.keys['FOURFOLD_API_KEY']}"}
+        return running
+
+    def start(self, model: str, port: int, scratch: Path) -> Running:
+        began = time.perf_counter()
+        running = self.serve(model, port, scratch)
+        ready = time.perf_counter()
+        try:
             sagemaker, s3 = client(running.keys, "sagemaker"), client(running.keys, "s3")
             deploy(sagemaker, s3, model, models.DATA / f"{model}.onnx")
             created = time.perf_counter()

@@ -21,6 +21,7 @@ app = typer.Typer(
 from fourfold.cli import server  # noqa: E402, F401, I001
 from fourfold.cli import endpoints  # noqa: E402, F401
 from fourfold.cli import batch  # noqa: E402, F401
+from fourfold.cli import asynchronous  # noqa: E402, F401
 from fourfold.cli import schedule  # noqa: E402, F401
 from fourfold.cli import topics  # noqa: E402, F401
 from fourfold.cli import run  # noqa: E402, F401

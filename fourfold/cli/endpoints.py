@@ -16,7 +16,7 @@ import typer
 
 from fourfold.cli import app
 from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
-from fourfold.cli.files import CONTENT_TYPES, upload_model
+from fourfold.cli.files import CONTENT_TYPES, make_bucket, upload_model
 from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
 from fourfold.cli.serverless import serverless_options, serverless_rows, serverless_state
 
@@ -55,6 +55,15 @@ def deploy(
     idle: Annotated[
         float | None, typer.Option(help="Serverless: seconds until an idle worker goes, 0 at once; 60.", min=0)
     ] = None,
+    asynchronous: Annotated[
+        bool, typer.Option("--asynchronous", help="Calls are queued, and answered into a bucket.")
+    ] = False,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Asynchronous: calls at once in one worker.", min=1, max=1000)
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="s3://…", help="Asynchronous: where answers go; the account's bucket.")
+    ] = None,
     max_batch: Annotated[int | None, typer.Option(help="Most calls that go to the model at once.", min=1)] = None,
     max_delay_ms: Annotated[
         float | None, typer.Option(help="Wait so long for a batch to fill; 0 takes what is there.", min=0)
@@ -79,12 +88,13 @@ def deploy(
     )
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
+    queued = _async_config(server, asynchronous, concurrency, output, serverless)
     with progress(f"deploying {name}") as line:
         local = not source.startswith(("s3://", "https://", "hf://"))
         location = upload_model(server, Path(source), name) if local else source
         line.update(f"deploying {name}: creating the model from {location}")
         before = _describe(sagemaker, name)
-        config = _create_config(sagemaker, name, location, format, environment, compute)
+        config = _create_config(sagemaker, name, location, format, environment, compute, queued)
         _point_endpoint_at(sagemaker, name, config, before)
         endpoint = _wait(sagemaker, name, config, line) if wait else _describe(sagemaker, name)
     if wait and before is not None:
@@ -93,7 +103,7 @@ def deploy(
     if json:
         print_json({**(endpoint or {}), "ModelDataUrl": location, "Seconds": round(seconds, 3)})
     elif wait:
-        print(f"{name} is in service after {seconds:.1f} s. Call it:\n\n{_how_to_call(name, url)}")
+        print(f"{name} is in service after {seconds:.1f} s. Call it:\n\n{_how_to_call(name, url, asynchronous)}")
     else:
         print(f"{name} is on its way. Look at it: fourfold describe {name}")
 
@@ -238,6 +248,7 @@ def _create_config(
     format: str | None,
     environment: dict[str, str],
     compute: dict[str, Any],
+    queued: dict[str, Any],
 ) -> str:
     """Create a model and an endpoint config of the same name, and return it."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
@@ -253,8 +264,32 @@ def _create_config(
         "InitialVariantWeight": 1.0,
         **compute,
     }
-    sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags)
+    sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags, **queued)
     return made
+
+
+def _async_config(
+    server: Server, asynchronous: bool, concurrency: int | None, output: str | None, serverless: bool
+) -> dict[str, Any]:
+    """AsyncInferenceConfig of an endpoint config, where it is wanted. Raises BadParameter for options that clash."""
+    if not asynchronous:
+        for option, value in (("--concurrency", concurrency), ("--output", output)):
+            if value is not None:
+                raise typer.BadParameter("goes with --asynchronous only", param_hint=option)
+        return {}
+    if serverless:
+        raise typer.BadParameter("a serverless endpoint cannot be asynchronous", param_hint="--asynchronous")
+    if output is not None:
+        bucket = output.removeprefix("s3://").partition("/")[0]
+        if not output.startswith("s3://") or not bucket:
+            raise typer.BadParameter(
+                f"{output!r} is no place in a bucket: write s3://bucket/prefix", param_hint="--output"
+            )
+        make_bucket(server.client("s3"), bucket)
+    config: dict[str, Any] = {"OutputConfig": {"S3OutputPath": output} if output else {}}
+    if concurrency is not None:
+        config["ClientConfig"] = {"MaxConcurrentInvocationsPerInstance": concurrency}
+    return {"AsyncInferenceConfig": config}
 
 
 def _point_endpoint_at(sagemaker: Any, name: str, config: str, before: dict[str, Any] | None) -> None:
@@ -422,7 +457,14 @@ def _end_line() -> None:
         print(flush=True)
 
 
-def _how_to_call(name: str, url: str) -> str:
+def _how_to_call(name: str, url: str, asynchronous: bool) -> str:
+    if asynchronous:
+        return f"""\
+  fourfold async submit {name} FILE…
+
+  import boto3                             # after: eval "$(fourfold env)"; here: {url}
+  runtime = boto3.client("sagemaker-runtime")
+  runtime.invoke_endpoint_async(EndpointName="{name}", ContentType="text/csv", Body="...")["OutputLocation"]"""
     return f"""\
   fourfold invoke {name} --body '[[...]]'
 

@@ -82,7 +82,14 @@ def account_bucket(server: Server, s3: Any) -> str:
     account = server.client("sts").get_caller_identity()["Account"]
     where = s3.meta.region_name
     bucket = f"fourfold-{where}-{account}"
-    if not any(one["Name"] == bucket for one in s3.list_buckets()["Buckets"]):
-        elsewhere = {} if where == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": where}}
-        s3.create_bucket(Bucket=bucket, **elsewhere)
+    make_bucket(s3, bucket)
     return bucket
+
+
+def make_bucket(s3: Any, bucket: str) -> None:
+    """Make a bucket where there is none of that name."""
+    if any(one["Name"] == bucket for one in s3.list_buckets()["Buckets"]):
+        return
+    where = s3.meta.region_name
+    elsewhere = {} if where == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": where}}
+    s3.create_bucket(Bucket=bucket, **elsewhere)

@@ -99,15 +99,23 @@ def test_a_call_that_ends_its_workers_fails_and_takes_no_other_with_it(server, e
 
 
 def test_calls_are_listed_by_status_the_newest_first(server, echo):
-    answers = [submit(server, "echo", text) for text in (b"one", b"fail", b"two")]
-    wait_for(server, "echo", answers[1], "failed")
-    for each in (answers[0], answers[2]):
+    good = [submit(server, "echo", b"%d" % i) for i in range(4)]
+    bad = submit(server, "echo", b"fail")
+    for each in good:
         wait_for(server, "echo", each)
-    listed = route(server, "GET", "/fourfold/async/echo?status=completed&limit=2")[1]
-    assert [each["inference_id"] for each in listed["calls"]] == [answers[2]["InferenceId"], answers[0]["InferenceId"]]
-    more = route(server, "GET", f"/fourfold/async/echo?status=completed&limit=2&before={listed['next']}")[1]
-    assert more["calls"][0]["accepted_at"] <= listed["calls"][-1]["accepted_at"]
-    assert listed["counts"]["queued"] == 0
+    wait_for(server, "echo", bad, "failed")
+
+    def page(query: str) -> tuple[list[str], int]:
+        listed = route(server, "GET", f"/fourfold/async/echo?{query}")[1]
+        assert listed["counts"]["queued"] == 0
+        return [each["inference_id"] for each in listed["calls"]], listed["next"]
+
+    newest_first = [each["InferenceId"] for each in reversed(good)]
+    ids, following = page("status=completed&limit=2")
+    assert ids == newest_first[:2]
+    assert page(f"status=completed&limit=2&before={following}")[0] == newest_first[2:]
+    assert page("status=completed,failed&limit=1")[0] == [bad["InferenceId"]]
+    assert route(server, "GET", "/fourfold/async/echo?status=lost")[0] == 400
 
 
 def test_queued_and_running_calls_can_be_cancelled_and_tried_again(server, echo):

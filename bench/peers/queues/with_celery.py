@@ -1,0 +1,16 @@
+import os
+
+import job
+from celery import Celery
+
+app = Celery("with_celery", broker=os.environ["REDIS_URL"])
+app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
+
+
+@app.task
+def noop() -> None:
+    job.done()
+
+
+def enqueue() -> None:
+    noop.delay()
