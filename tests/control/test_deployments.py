@@ -17,6 +17,7 @@ from fourfold.pool.batcher import Batching
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.local import LocalPlacer
 from fourfold.records import WorkerSpec
+from fourfold.store import Store, resources
 from tests.server import alive
 from tests.test_serve import eventually
 
@@ -322,6 +323,29 @@ def test_a_deployment_that_kill_9_interrupts_starts_again_from_the_old_fleet(own
         assert own_server.wait("shop")["EndpointConfigName"] == "new"
         eventually(lambda: load.newest() == {"new"})
     assert "old" in load.answers
+
+
+def test_a_roll_back_that_kill_9_interrupts_is_finished_by_the_restart(own_server, handler):
+    deploy(own_server, handler, "old")
+    own_server.client("sagemaker").create_endpoint(EndpointName="shop", EndpointConfigName="old")
+    own_server.wait("shop")
+    own_server.kill()
+    store = Store(f"sqlite:///{own_server.folder}/fourfold.db")
+
+    def begin_to_roll_back(db) -> None:  # what is written before anything else is done
+        endpoint = resources.get(db, "endpoint", "shop")
+        deployed = endpoint.document["deployed"] | {"revision": 2}
+        endpoint.status = "RollingBack"
+        endpoint.document |= {"revision": 2, "wanted": deployed, "deployed": deployed, "failure": "an alarm"}
+        resources.save(db, endpoint)
+
+    store.run_now(begin_to_roll_back)
+    store.close()
+    own_server.start()
+    assert own_server.wait("shop")["FailureReason"] == "an alarm"
+    with under_load(own_server, "shop") as load:
+        pass
+    assert set(load.answers) == {"old"}
 
 
 def test_deleting_an_endpoint_ends_its_deployment(shop, handler):
