@@ -256,6 +256,7 @@ class App:
             await self.jobs.close()
             await self.reconciler.close()
             await self.history.flush()
+            logging.getLogger("fourfold.pool").setLevel(logging.ERROR)  # that workers end now is no news
             await self.placer.close()
             await self.meter.flush()
             self.store.close()

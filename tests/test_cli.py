@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import onnx
 import pytest
@@ -24,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from fourfold.api.keys import Keys
 from fourfold.cli.artifact import packed
 from fourfold.cli.client import CommandError
 from fourfold.cli.endpoints import _added
@@ -337,3 +339,21 @@ class TestServerless:
         refused = shell.run("deploy", str(halves), "--name", "fixed", "--serverless", code=1)
         assert "Create a new endpoint instead" in refused.stderr
         shell.run("delete", "fixed")
+
+
+def test_a_mistake_is_told_and_leaves_nothing_behind(shell: Shell, halves: Path) -> None:
+    wrong = shell.run("deploy", str(halves), "--name", "mistaken", "--instance-type", "ml.none", code=1)
+    assert "instanceType" in wrong.stderr
+    wrong = shell.run("deploy", str(halves), "--name", "misspelt", "--format", "onxx", code=1)
+    assert "There is no format 'onxx'" in wrong.stderr
+    assert "onnx, " in wrong.stderr
+    shell.run("delete", "misspelt")
+    assert "Could not find endpoint" in shell.run("logs", "misspelt", code=1).stderr
+    key = Keys(shell.folder / ".fourfold").first()
+    sagemaker = boto3.client(
+        "sagemaker", endpoint_url=shell.url, region_name="us-east-1", aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+    )  # fmt: skip
+    for part in ("mistaken", "misspelt"):
+        assert sagemaker.list_models(NameContains=part)["Models"] == []
+    sagemaker.close()

@@ -197,6 +197,8 @@ def logs(
     """Print what the endpoint's workers wrote to standard output and error."""
     server = Server(url, data_dir)
     text = server.get(f"/fourfold/endpoints/{name}/logs?tail={tail}")
+    if not text:
+        server.client("sagemaker").describe_endpoint(EndpointName=name)  # says so where there is no such endpoint
     if json:
         print_json({"EndpointName": name, "Logs": text})
         return
@@ -264,7 +266,11 @@ def _create_config(
         "InitialVariantWeight": 1.0,
         **compute,
     }
-    sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags, **queued)
+    try:
+        sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags, **queued)
+    except Exception:
+        sagemaker.delete_model(ModelName=made)
+        raise
     return made
 
 

@@ -118,7 +118,12 @@ def image_formats(image: str) -> tuple[str, ...] | None:
 
 
 def is_known(image: str) -> bool:
-    """Does the image stand for formats (or is there none)? Another one is a server of the user's own."""
+    """Does the image stand for formats (or is there none)? Another one is a server of the user's own.
+
+    `fourfold/…` is always ours: a misspelt format shall be told, not looked for among containers.
+    """
+    if image.startswith("fourfold/"):
+        return True
     try:
         image_formats(image)
     except ModelLoadError:
