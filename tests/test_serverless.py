@@ -153,6 +153,7 @@ def test_a_worker_over_its_memory_is_ended_and_others_live(server, handler, onnx
     with pytest.raises(ClientError, match=r"MB of memory; MemorySizeInMB of the endpoint is 1,024"):
         invoke(server, "hungry", b"[1]")
     assert not cold(server, "bystander")
+    eventually(lambda: state(server, "hungry")["Invocations"] == 1)  # it is billed, too
 
 
 def test_one_allocation_far_over_the_memory_is_refused_before_the_machine_feels_it(server, handler):

@@ -377,6 +377,8 @@ class ElasticFleet:
         self._idle_since.pop(link, None)
         self._first.pop(link, None)
         self._room.remove(link)
+        for seconds in link.cut_short:  # a call that its worker did not survive has used the machine, too
+            self._count(Counts(1, max(1, round(seconds * 1000))))
         if link in self.ready:  # it was not asked to go
             self.restarts += 1
             self.batcher.remove(link)

@@ -139,7 +139,8 @@ class Forker(ABC):
                     forked.set_result(pid)
             case Exited(pid, status):
                 self._alive.discard(pid)
-                log.info("worker ended", extra={"pid": pid, "status": status})
+                level = logging.INFO if status else logging.DEBUG
+                log.log(level, "worker ended", extra={"pid": pid, "status": status})
                 self._worker_ended()
 
     def _lost(self) -> None:

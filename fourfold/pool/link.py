@@ -98,6 +98,7 @@ class WorkerLink(asyncio.Protocol):
         first_headers: headers that the replies of the first batch get, to tell that they waited for a start.
         from_template: was it forked from a process that had loaded the model?
         reply_limit: largest body of a reply in bytes; a larger one becomes an error.
+        cut_short: when it is gone, how long each Invoke and Stream took that it will not answer.
         outstanding: Invokes, Streams and Tasks it has not finished.
         capacity: how many of these it takes at once.
         max_batch: most calls per Invoke.
@@ -110,6 +111,7 @@ class WorkerLink(asyncio.Protocol):
         self.explain: Callable[[], FourfoldError | None] = lambda: None
         self.outstanding = 0
         self.last_seconds = 0.0
+        self.cut_short: list[float] = []
         self.times = ModelTimes()
         self.first_headers: dict[str, str] | None = None
         self.from_template = False
@@ -217,6 +219,9 @@ class WorkerLink(asyncio.Protocol):
                 else ModelLoadError(f"The worker process {self.pid} ended while it loaded model {self.spec.model!r}.")
             )
             self.loaded.exception()  # whoever started it reads this; if nobody does, that is no news
+        now = self._loop.time()
+        self.cut_short = [now - batch.since for batch in self._batches.values()]
+        self.cut_short += [now - since for _, _, since in self._streams.values()]
         batches, self._batches = self._batches, {}
         for batch in batches.values():
             for waiter in batch.waiters:
