@@ -16,8 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fourfold.errors import ValidationException
 
 HOME_REGION = "us-east-1"
@@ -238,6 +236,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         if unknown:
             raise ValidationException(f"{path.name}: unknown columns {sorted(unknown)}; known: {', '.join(COLUMNS)}")
         return list(reader), {}
+    import yaml  # the server needs prices, and reads none of a user's own
+
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

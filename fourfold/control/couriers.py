@@ -12,8 +12,6 @@ from functools import cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fourfold.control.envelopes import HMAC_HEADER, Parcel
@@ -149,6 +147,9 @@ class SqsCourier:
 
     def _sqs(self) -> Any:
         if self._client is None:
+            import botocore.session  # a tenth of the server's time to start, and needed where queues are
+            from botocore.config import Config
+
             session = botocore.session.Session()
             known = session.get_credentials()
             keys = {} if known else {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
