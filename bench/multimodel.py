@@ -1,6 +1,6 @@
 """Does a call to a loaded model of a multi-model endpoint take longer than one to an endpoint of its own?
 
-    python bench/multimodel.py [--models 500] [--room 50] [--seconds 10] [--rounds 3] [--connections 1 8]
+    python bench/multimodel.py [--models 500] [--room 50] [--seconds 5] [--rounds 3] [--connections 1 8]
 
 All models are of one kind (1 MB of weights) under one prefix; which one is called follows Zipf's law. A hit is a call
 whose model was loaded; how many there were says the server, and they are the fastest ones. Writes the section
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,11 @@ from load import request_bytes
 from onnx import TensorProto, helper, numpy_helper
 from servers import Fourfold, Running, client, free_port
 
+Choose = Callable[[], int | None]
+"""Which model the next call is for; None: the endpoint of one."""
+Load = Callable[[Choose, float], list[float]]
+"""Calls for so many seconds, one after the other is answered; the seconds that each took."""
+
 BUCKET = "bench"
 WIDTH, HIDDEN = 30, 490
 """30-490-490-2: 1.0 MB of float32."""
@@ -41,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=500)
     parser.add_argument("--room", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
     choice = parser.parse_args()
@@ -50,34 +56,35 @@ def main() -> None:
         running = Fourfold().start("fraud", free_port(), Path(scratch))
         try:
             _deploy(running, choice)
-            rows = [_compare(running, connections, choice) for connections in choice.connections]
+            loads = [partial(_closed_loops, running, connections) for connections in choice.connections]
+            names = [f"{connections} connections, sockets" for connections in choice.connections]
+            rows = [_compare(running, name, load, choice) for name, load in zip(names, loads, strict=True)]
+            rows.append(_compare(running, "boto3", partial(_boto3_loop, running), choice))
         finally:
             running.stop()
     headings = (
-        "connections", "one model: p50, ms", "hits: p50, ms", "times", "hits, %", "misses: p50, ms", "calls/s",
+        "client", "one model: p50, ms", "hits: p50, ms", "times", "hits, %", "misses: p50, ms", "calls/s",
     )  # fmt: skip
     table = report.table(headings, rows)
     print(table)
     about = (
         f"{choice.models} ONNX models of 1 MB under one prefix, room for {choice.room}, Zipf's law with exponent "
         f"{EXPONENT}. Medians of {choice.rounds} rounds of {choice.seconds:g} s in which both endpoints took "
-        "turns; the client is one asyncio process on the same cores."
+        "turns; the clients run on the same cores."
     )
     report.write_section("multimodel", f"{about}\n\n{table}")
 
 
-def _compare(running: Running, connections: int, choice: argparse.Namespace) -> tuple[str, ...]:
+def _compare(running: Running, name: str, load: Load, choice: argparse.Namespace) -> tuple[str, ...]:
     random = np.random.default_rng(models.SEED)
     shares = 1.0 / np.arange(1, choice.models + 1) ** EXPONENT
-    order = random.choice(choice.models, 200_000, p=shares / shares.sum())
-    turn = iter(order.tolist())
-    single = _request(running, "single", None)
-    found: dict[str, list[float]] = {name: [] for name in ("single", "hit", "miss", "share", "rate")}
-    _load(running.url, lambda: _request(running, "many", next(turn)), connections, choice.seconds)  # fills the room
+    turn = iter(random.choice(choice.models, 200_000, p=shares / shares.sum()).tolist())
+    found: dict[str, list[float]] = {kind: [] for kind in ("single", "hit", "miss", "share", "rate")}
+    load(lambda: next(turn), choice.seconds)  # fills the room
     for _ in range(choice.rounds):
-        found["single"].append(statistics.median(_load(running.url, lambda: single, connections, choice.seconds)))
+        found["single"].append(statistics.median(load(lambda: None, choice.seconds)))
         before = _counts(running)
-        times = sorted(_load(running.url, lambda: _request(running, "many", next(turn)), connections, choice.seconds))
+        times = sorted(load(lambda: next(turn), choice.seconds))
         hits, misses = (after - ahead for after, ahead in zip(_counts(running), before, strict=True))
         share = hits / (hits + misses)
         cut = round(share * len(times))
@@ -85,11 +92,11 @@ def _compare(running: Running, connections: int, choice: argparse.Namespace) -> 
         found["miss"].append(statistics.median(times[cut:]) if times[cut:] else float("nan"))
         found["share"].append(share)
         found["rate"].append(len(times) / choice.seconds)
-    middle = {name: statistics.median(values) for name, values in found.items()}
+    middle = {kind: statistics.median(values) for kind, values in found.items()}
     ratio = middle["hit"] / middle["single"]
-    print(f"{connections} connections: {middle} hits take {ratio:.2f} times as long", file=sys.stderr)
+    print(f"{name}: {middle} hits take {ratio:.2f} times as long", file=sys.stderr)
     return (
-        str(connections), f"{middle['single'] * 1e3:.2f}", f"{middle['hit'] * 1e3:.2f}", f"{ratio:.2f}",
+        name, f"{middle['single'] * 1e3:.2f}", f"{middle['hit'] * 1e3:.2f}", f"{ratio:.2f}",
         f"{middle['share'] * 100:.0f}", f"{middle['miss'] * 1e3:.0f}", f"{middle['rate']:,.0f}",
     )  # fmt: skip
 
@@ -102,20 +109,21 @@ def _request(running: Running, endpoint: str, model: int | None) -> bytes:
     return request_bytes(url, headers, BODY)
 
 
-def _load(url: str, request: Callable[[], bytes], connections: int, seconds: float) -> list[float]:
-    """A closed loop over so many connections; the seconds that each call took."""
-    return asyncio.run(_closed_loop(url, request, connections, seconds))
+def _closed_loops(running: Running, connections: int, choose: Choose, seconds: float) -> list[float]:
+    """Bare sockets, so many at once: the client's own time is small."""
+    return asyncio.run(_sockets(running, connections, choose, seconds))
 
 
-async def _closed_loop(url: str, request: Callable[[], bytes], connections: int, seconds: float) -> list[float]:
-    parts = urlsplit(url)
+async def _sockets(running: Running, connections: int, choose: Choose, seconds: float) -> list[float]:
+    parts = urlsplit(running.url)
     end = time.perf_counter() + seconds
     times: list[float] = []
 
     async def caller() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         while time.perf_counter() < end:
-            body = request()
+            model = choose()
+            body = _request(running, "single" if model is None else "many", model)
             began = time.perf_counter()
             writer.write(body)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -127,6 +135,21 @@ async def _closed_loop(url: str, request: Callable[[], bytes], connections: int,
         writer.close()
 
     await asyncio.gather(*(caller() for _ in range(connections)))
+    return times
+
+
+def _boto3_loop(running: Running, choose: Choose, seconds: float) -> list[float]:
+    """boto3, one call after another, as most clients of SageMaker call."""
+    runtime = client(running.keys, "sagemaker-runtime")
+    end = time.perf_counter() + seconds
+    times = []
+    while (began := time.perf_counter()) < end:
+        model = choose()
+        target = {"EndpointName": "single"} if model is None else {
+            "EndpointName": "many", "TargetModel": f"m{model}.onnx",
+        }  # fmt: skip
+        runtime.invoke_endpoint(ContentType="text/csv", Body=BODY, **target)["Body"].read()
+        times.append(time.perf_counter() - began)
     return times
 
 
