@@ -138,8 +138,12 @@ def _interpreter(format: str, folder: Path, environments: Path) -> str:
 
 
 def primary_container(model: dict[str, Any]) -> dict[str, Any]:
-    """The container that answers."""
+    """The container that answers. Raises ModelLoadError where several would have to, or one holds many models."""
     container: dict[str, Any] = model.get("PrimaryContainer") or model["Containers"][0]
+    if len(model.get("Containers", [])) > 1 or container.get("Mode") == "MultiModel":
+        raise ModelLoadError(
+            "A model of several containers, or with Mode MultiModel, is served by real-time endpoints only."
+        )
     return container
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import ClientError
 
+from fourfold.control.models import primary_container
+from fourfold.errors import ModelLoadError
 from tests.composites.test_multi_model import BUCKET, create
 from tests.server import LiveServer, alive
 from tests.test_serve import eventually
@@ -173,6 +175,12 @@ def test_containers_that_make_no_sense_are_refused(server, hostnames, execution,
         server.client("sagemaker").create_model(
             ModelName="senseless", Containers=containers, InferenceExecutionConfig={"Mode": execution}
         )
+
+
+@pytest.mark.parametrize("model", [{"Containers": [{}, {}]}, {"PrimaryContainer": {"Mode": "MultiModel"}}])
+def test_other_modes_say_that_they_cannot_serve_such_models(model):
+    with pytest.raises(ModelLoadError, match="real-time endpoints only"):
+        primary_container(model)
 
 
 def test_an_update_to_a_pipeline_fails_no_request(server, container):
