@@ -228,6 +228,7 @@ class Alarms:
                 log.warning("alarm not evaluated", extra={"alarm": alarm.name, "reason": error.message})
             except Exception:
                 log.exception("alarm not evaluated", extra={"alarm": alarm.name})
+            await asyncio.sleep(0)  # calls come first
 
     async def _look_at(self, alarm: Resource) -> float | None:
         document = alarm.document

@@ -5,8 +5,11 @@ What is put is in memory at once and in the store after a minute, or when `flush
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Hashable, Iterable
+from functools import partial
+from itertools import islice, takewhile
 from typing import TypeVar
 
 from fourfold.clock import Clock
@@ -25,6 +28,8 @@ FINE_KEPT = 3600
 KEPT = 15 * 86400
 """Seconds that datapoints are kept, in memory and in the store. CloudWatch keeps those of a minute as long."""
 FLUSH = 60.0
+AT_ONCE = 200
+"""Datapoints that are written in one transaction: others wait for the store too."""
 PURGE_EVERY = 60
 MOST_METRICS = 10_000
 """Metrics with datapoints in the last hour; past it new ones are refused."""
@@ -47,6 +52,7 @@ class History:
         self._fine: dict[Metric, dict[int, Statistics]] = {}
         self._pending: dict[tuple[Metric, int], Statistics] = {}
         self._units: dict[Metric, str] = {}
+        self._flushing = asyncio.Lock()
         self._whole_from = clock.now() // 60 * 60
         """From here on memory has every datapoint; what is older is in the store."""
         for one, minute, statistics in store.run_now(lambda db: datapoints.since(db, self._whole_from)):
@@ -108,16 +114,20 @@ class History:
 
     async def flush(self) -> None:
         """Write down what is in memory alone; when this returns, it is durable."""
-        if self._pending:
-            pending, self._pending = self._pending, {}
-            units = dict(self._units)
-            try:
-                await self._store.run(lambda db: datapoints.add(db, pending, units))
-            except Exception:
-                for place, statistics in pending.items():
-                    _merge(self._pending, place, statistics)
-                raise
+        async with self._flushing:  # whoever comes meanwhile waits until its own are written too
+            while self._pending:
+                await self._write_some()
         self._forget()
+
+    async def _write_some(self) -> None:
+        some = {place: self._pending.pop(place) for place in list(islice(self._pending, AT_ONCE))}
+        units = {metric: self._units.get(metric, "None") for metric, _ in some}
+        try:
+            await self._store.run(partial(datapoints.add, pending=some, units=units))
+        except Exception:
+            for place, statistics in some.items():
+                _merge(self._pending, place, statistics)
+            raise
 
     def _forget(self) -> None:
         oldest = (self._clock.now() - FINE_KEPT) // 60 * 60
@@ -125,7 +135,7 @@ class History:
             return
         self._whole_from = oldest
         for metric, series in list(self._fine.items()):
-            for at in [at for at in series if at < oldest]:
+            for at in list(takewhile(lambda at: at < oldest, series)):  # they were put in about this order
                 del series[at]
             if not series:
                 del self._fine[metric]

@@ -54,22 +54,27 @@ _sketches = msgspec.msgpack.Decoder(dict[int, float])
 
 
 def add(db: Connection, pending: Pending, units: Mapping[Metric, str]) -> None:
-    """Count in what was measured; minutes that are there already are added to."""
+    """Count in what was measured, at most some hundreds; minutes that are there already are added to."""
     newest: dict[Metric, float] = {}
     for metric, minute in pending:
         newest[metric] = max(newest.get(metric, 0.0), minute)
-    for metric, last in newest.items():
-        _note(db, metric, units.get(metric, "None"), last)
+    ids = {metric: identity(metric) for metric in newest}
+    _note(db, ids, newest, units)
+    there = datapoints.c.metric.in_(ids.values()), datapoints.c.minute.in_({minute for _, minute in pending})
+    known = {(row.metric, row.minute): _statistics(row) for row in db.execute(sa.select(datapoints).where(*there))}
+    new, changed = [], []
     for (metric, minute), statistics in pending.items():
-        here = (datapoints.c.metric == identity(metric), datapoints.c.minute == minute)
-        row = db.execute(sa.select(datapoints).where(*here)).one_or_none()
-        if row is None:
-            place = {"metric": identity(metric), "minute": minute}
-            db.execute(datapoints.insert().values(place | _columns(statistics)))
+        before = known.get((ids[metric], minute))
+        if before is None:
+            new.append({"metric": ids[metric], "minute": minute} | _columns(statistics))
         else:
-            merged = _statistics(row)
-            merged.merge(statistics)
-            db.execute(datapoints.update().where(*here).values(_columns(merged)))
+            before.merge(statistics)
+            changed.append({"its_metric": ids[metric], "its_minute": minute} | _columns(before))
+    if new:
+        db.execute(datapoints.insert(), new)
+    if changed:
+        here = datapoints.c.metric == sa.bindparam("its_metric"), datapoints.c.minute == sa.bindparam("its_minute")
+        db.execute(datapoints.update().where(*here), changed)
 
 
 def read(db: Connection, metric: Metric, start: float, end: float) -> list[tuple[int, Statistics]]:
@@ -110,12 +115,23 @@ def identity(metric: Metric) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def _note(db: Connection, metric: Metric, unit: str, newest: float) -> None:
-    values = {"unit": unit, "newest": newest}
-    here = metrics.c.id == identity(metric)
-    if not db.execute(metrics.update().where(here).values(values)).rowcount:
-        named = {"id": identity(metric), "namespace": metric.namespace, "name": metric.name}
-        db.execute(metrics.insert().values(named | values | {"dimensions": list(metric.dimensions)}))
+def _note(
+    db: Connection, ids: Mapping[Metric, int], newest: Mapping[Metric, float], units: Mapping[Metric, str]
+) -> None:
+    """Know that these metrics have datapoints, and since when none."""
+    known = set(db.execute(sa.select(metrics.c.id).where(metrics.c.id.in_(ids.values()))).scalars())
+    new, changed = [], []
+    for metric, id in ids.items():
+        values = {"unit": units.get(metric, "None"), "newest": newest[metric]}
+        if id in known:
+            changed.append({"its_id": id} | values)
+        else:
+            named = {"namespace": metric.namespace, "name": metric.name, "dimensions": list(metric.dimensions)}
+            new.append({"id": id} | named | values)
+    if new:
+        db.execute(metrics.insert(), new)
+    if changed:
+        db.execute(metrics.update().where(metrics.c.id == sa.bindparam("its_id")), changed)
 
 
 def _columns(statistics: Statistics) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fourfold.clock import ManualClock
 from fourfold.datapoints import Datapoint, Statistics, metric
 from fourfold.monitor.history import FINE_KEPT, History
-from fourfold.store import Store
+from fourfold.store import Store, datapoints
 from fourfold.store.migrate import upgrade
 
 CALLS = metric("AWS/SageMaker", "Invocations", {"VariantName": "b", "EndpointName": "a"})
@@ -86,3 +87,16 @@ async def test_memory_holds_an_hour_and_the_rest_is_read_from_the_store(store):
     await history.flush()
     assert len(history._fine[CALLS]) == 1
     assert sum(s.total for _, s in await history.read(CALLS, 6000, clock.now() + 60, 60)) == 3.0
+
+
+async def test_everybody_who_flushes_waits_until_it_is_written(store):
+    history = History(store, ManualClock(6000.0))
+    for number in range(500):
+        history.put(Datapoint(metric("shop", str(number)), Statistics.of(1.0)), 6000)
+    await asyncio.gather(history.flush(), _flushed(history, store))
+
+
+async def _flushed(history, store) -> None:
+    await asyncio.sleep(0)  # the other one has begun
+    await history.flush()
+    assert len(store.run_now(datapoints.known)) == 500
