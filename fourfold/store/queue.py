@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from fourfold.records import Outcome
+from fourfold.store.prepared import Prepared
 from fourfold.store.schema import metadata
 
 State = Literal["queued", "running", "publishing", "completed", "failed", "expired", "cancelled"]
@@ -197,10 +198,41 @@ class Counts:
     cancelled: int = 0
 
 
+class Raced(Exception):
+    """Another server changed the same calls at the same moment: the transaction is to be tried again."""
+
+
+class Changes:
+    """What a transaction does to the counts; written once, at its end."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Counter[str]] = {}
+
+    def add(self, endpoint: str, **change: int) -> None:
+        """Count calls of an endpoint in and out of states."""
+        self._of.setdefault(endpoint, Counter()).update(change)
+
+    def write(self, db: Connection) -> None:
+        """Lock and change the counts, in the order of their endpoints' names."""
+        zero = dict.fromkeys(_COLUMNS, 0)
+        _MOVE.each(db, [{"of_endpoint": name, **zero, **self._of[name]} for name in sorted(self._of)])
+        self._of.clear()
+
+
+_COLUMNS = ("accepted", "queued", "running", *OUTCOMES)
+_MOVE = Prepared(
+    counts.update()
+    .where(counts.c.endpoint == sa.bindparam("of_endpoint"))
+    .values({name: counts.c[name] + sa.bindparam(name, type_=sa.BigInteger) for name in _COLUMNS})
+)
+
+
 # Acceptance
 
 
-def accept(db: Connection, endpoint: str, new: Sequence[NewCall], now: float, most: int) -> list[Accepted | None]:
+def accept(
+    db: Connection, endpoint: str, new: Sequence[NewCall], now: float, most: int, changes: Changes | None = None
+) -> list[Accepted | None]:
     """Queue calls, in their order.
 
     Args:
@@ -208,6 +240,7 @@ def accept(db: Connection, endpoint: str, new: Sequence[NewCall], now: float, mo
         new: the calls.
         now: seconds since the epoch.
         most: calls that may be queued; None stands in the answer for each that is refused.
+        changes: collects what becomes of the counts. None: they are written at once.
     """
     known = _known(db, endpoint, [call.key for call in new if call.key is not None])
     fresh: list[NewCall] = []
@@ -216,17 +249,19 @@ def accept(db: Connection, endpoint: str, new: Sequence[NewCall], now: float, mo
             fresh.append(call)
             if call.key is not None:
                 known[call.key] = Accepted(call.inference_id, call.output, call.failure)
-    room, first = _number(db, endpoint, len(fresh), most)
+    row = _locked_counts(db, endpoint)
+    first, room = row.accepted + 1, max(0, min(len(fresh), most - row.queued))
     taken = fresh[:room]
-    if taken:
-        db.execute(calls.insert(), [_row(endpoint, first + i, call, now) for i, call in enumerate(taken)])
-        bodies = [
+    _INSERT.each(db, [_row(endpoint, first + i, call, now) for i, call in enumerate(taken)])
+    _KEEP.each(
+        db,
+        [
             {"endpoint": endpoint, "number": first + i, "side": "input", "body": call.body}
             for i, call in enumerate(taken)
             if call.body is not None
-        ]
-        if bodies:
-            db.execute(payloads.insert(), bodies)
+        ],
+    )
+    _write(db, changes, endpoint, accepted=room, queued=room)
     refused = {id(call) for call in fresh[room:]}
     refused_keys = {call.key for call in fresh[room:]}
     return [
@@ -247,27 +282,16 @@ def _known(db: Connection, endpoint: str, keys: Sequence[str]) -> dict[str, Acce
     return {row.key: Accepted(row.inference_id, row.output, row.failure) for row in rows}
 
 
-def _number(db: Connection, endpoint: str, wanted: int, most: int) -> tuple[int, int]:
-    """How many of the wanted calls there is room for, and the number of the first. Takes the numbers."""
-    row = _locked_counts(db, endpoint)
-    room = max(0, min(wanted, most - row.queued))
-    if room:
-        db.execute(
-            counts.update()
-            .where(counts.c.endpoint == endpoint)
-            .values(accepted=counts.c.accepted + room, queued=counts.c.queued + room)
-        )
-    return room, row.accepted + 1
+_COUNTS = Prepared(sa.select(counts).where(counts.c.endpoint == sa.bindparam("endpoint")).with_for_update())
 
 
 def _locked_counts(db: Connection, endpoint: str) -> Any:
-    query = sa.select(counts).where(counts.c.endpoint == endpoint).with_for_update()
-    row = db.execute(query).one_or_none()
+    row = _COUNTS(db, endpoint=endpoint).one_or_none()
     if row is None:
         insert = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
-        empty = dict.fromkeys(("accepted", "queued", "running", *OUTCOMES), 0)
+        empty = dict.fromkeys(_COLUMNS, 0)
         db.execute(insert(counts).values(endpoint=endpoint, **empty).on_conflict_do_nothing())  # another may be first
-        row = db.execute(query).one()
+        row = _COUNTS(db, endpoint=endpoint).one()
     return row
 
 
@@ -279,35 +303,57 @@ def _row(endpoint: str, number: int, call: NewCall, now: float) -> dict[str, Any
     }  # fmt: skip
 
 
+_GIVEN = (
+    "endpoint", "number", "inference_id", "key", "state", "attempt", "faults", "owner", "lease_until", "not_before",
+    "accepted_at", "expires_at", "output", "failure", "request",
+)  # fmt: skip
+_INSERT = Prepared(calls.insert(), _GIVEN)
+_KEEP = Prepared(payloads.insert(), ("endpoint", "number", "side", "body"))
+
+
 # Claims
 
+_input = sa.and_(
+    payloads.c.endpoint == calls.c.endpoint, payloads.c.number == calls.c.number, payloads.c.side == "input"
+)
+_FIRST = Prepared(
+    sa.select(
+        calls.c.number, calls.c.attempt, calls.c.inference_id, calls.c.faults, calls.c.accepted_at, calls.c.output,
+        calls.c.failure, calls.c.request, payloads.c.body,
+    )
+    .select_from(calls.outerjoin(payloads, _input))
+    .where(
+        calls.c.endpoint == sa.bindparam("endpoint"),
+        calls.c.state == "queued",
+        calls.c.not_before <= sa.bindparam("now"),
+        calls.c.expires_at > sa.bindparam("now"),
+    )
+    .order_by(calls.c.number)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True, of=calls)
+)  # fmt: skip
+_TAKE = Prepared(
+    calls.update()
+    .where(calls.c.endpoint == sa.bindparam("of_endpoint"), calls.c.number == sa.bindparam("of_number"))
+    .values(
+        state="running",
+        owner=sa.bindparam("its_owner"),
+        attempt=calls.c.attempt + 1,
+        lease_until=sa.bindparam("until"),
+        started_at=sa.bindparam("began"),
+    )
+)
 
-def claim(db: Connection, endpoint: str, owner: str, now: float, lease: float, most: int) -> list[Claim]:
+
+def claim(
+    db: Connection, endpoint: str, owner: str, now: float, lease: float, most: int, changes: Changes | None = None
+) -> list[Claim]:
     """The first calls that wait, at most `most`; they are the owner's for `lease` seconds."""
-    rows = db.execute(
-        sa.select(calls)
-        .where(
-            calls.c.endpoint == endpoint,
-            calls.c.state == "queued",
-            calls.c.not_before <= now,
-            calls.c.expires_at > now,
-        )
-        .order_by(calls.c.number)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    ).all()
-    if not rows:
-        return []
-    numbers = [row.number for row in rows]
-    db.execute(
-        calls.update()
-        .where(calls.c.endpoint == endpoint, calls.c.number.in_(numbers))
-        .values(
-            state="running", owner=owner, attempt=calls.c.attempt + 1, lease_until=now + lease, started_at=now,
-        )
-    )  # fmt: skip
-    _move(db, {endpoint: Counter(queued=-len(rows), running=len(rows))})
-    bodies = _bodies(db, endpoint, numbers, "input")
+    rows = _FIRST(db, endpoint=endpoint, now=now, most=most).all()
+    fixed = {"of_endpoint": endpoint, "its_owner": owner, "until": now + lease, "began": now}
+    _TAKE.each(db, [{**fixed, "of_number": row.number} for row in rows])
+    if rows:
+        _write(db, changes, endpoint, queued=-len(rows), running=len(rows))
     return [
         Claim(
             Token(endpoint, row.number, row.attempt + 1),
@@ -317,7 +363,7 @@ def claim(db: Connection, endpoint: str, owner: str, now: float, lease: float, m
             row.output,
             row.failure,
             row.request,
-            bodies.get(row.number),
+            row.body,
         )
         for row in rows
     ]
@@ -338,19 +384,21 @@ def reclaim(db: Connection, now: float) -> None:
     _requeue(db, calls.c.lease_until < now, now)
 
 
-def give_back(db: Connection, returns: Sequence[Return]) -> None:
+def give_back(db: Connection, returns: Sequence[Return], changes: Changes | None = None) -> None:
     """Put claimed calls back in their places. Those whose claim was lost are left alone."""
     won = _winners(db, [each.token for each in returns], "running")
-    changes: dict[str, Counter[str]] = {}
+    moved = changes or Changes()
     for each in returns:
-        if each.token in won:
-            db.execute(
-                calls.update()
-                .where(*_held(each.token))
-                .values(state="queued", not_before=each.not_before, faults=calls.c.faults + int(each.fault))
-            )
-            changes.setdefault(each.token.endpoint, Counter()).update(running=-1, queued=1)
-    _move(db, changes)
+        if each.token not in won:
+            continue
+        change = calls.update().where(*_held(each.token))
+        if not db.execute(
+            change.values(state="queued", not_before=each.not_before, faults=calls.c.faults + int(each.fault))
+        ).rowcount:
+            raise Raced
+        moved.add(each.token.endpoint, running=-1, queued=1)
+    if changes is None:
+        moved.write(db)
 
 
 def _requeue(db: Connection, which: sa.ColumnElement[bool], now: float) -> None:
@@ -372,31 +420,37 @@ def _requeue(db: Connection, which: sa.ColumnElement[bool], now: float) -> None:
 # Outcomes
 
 
+_DECIDE = Prepared(
+    calls.update()
+    .where(
+        calls.c.endpoint == sa.bindparam("of_endpoint"),
+        calls.c.number == sa.bindparam("of_number"),
+        calls.c.attempt == sa.bindparam("of_attempt"),
+        calls.c.state == "running",
+    )
+    .values(state="publishing", verdict=sa.bindparam("its_verdict"))
+)
+
+
 def settle(db: Connection, settlements: Sequence[Settlement]) -> set[Token]:
-    """Decide what becomes of claimed calls. Those whose claim was lost are not in the answer; nothing of them stays."""
+    """Decide what becomes of claimed calls. Those whose claim was lost are not in the answer; nothing of them stays.
+
+    Raises:
+        Raced: another server took one of them while this looked.
+    """
     won = _winners(db, [each.token for each in settlements], "running")
     decided = [each for each in settlements if each.token in won]
-    if not decided:
-        return won
-    db.execute(
-        calls.update()
-        .where(
-            calls.c.endpoint == sa.bindparam("of_endpoint"),
-            calls.c.number == sa.bindparam("of_number"),
-        )
-        .values(state="publishing", verdict=sa.bindparam("its_verdict")),
+    changed = _DECIDE.each(db, [{**_of(each.token), "its_verdict": each.verdict} for each in decided])
+    if changed != len(decided):
+        raise Raced
+    _KEEP.each(
+        db,
         [
-            {"of_endpoint": each.token.endpoint, "of_number": each.token.number, "its_verdict": each.verdict}
+            {"endpoint": each.token.endpoint, "number": each.token.number, "side": "output", "body": each.body}
             for each in decided
+            if each.body is not None
         ],
     )
-    bodies = [
-        {"endpoint": each.token.endpoint, "number": each.token.number, "side": "output", "body": each.body}
-        for each in decided
-        if each.body is not None
-    ]
-    if bodies:
-        db.execute(payloads.insert(), bodies)
     return won
 
 
@@ -466,30 +520,39 @@ def to_publish(db: Connection, owner: str, now: float, lease: float, most: int) 
     return _publications(db, rows)
 
 
-def finish(db: Connection, ends: Sequence[tuple[Token, Outcome]], now: float) -> None:
-    """Their outcome can be seen: write it. What another has finished meanwhile stays as it is."""
+_END = Prepared(
+    calls.update()
+    .where(
+        calls.c.endpoint == sa.bindparam("of_endpoint"),
+        calls.c.number == sa.bindparam("of_number"),
+        calls.c.attempt == sa.bindparam("of_attempt"),
+        calls.c.state == "publishing",
+    )
+    .values(state=sa.bindparam("its_state"), ended_at=sa.bindparam("ended"))
+)
+_of_call = payloads.c.endpoint == sa.bindparam("of_endpoint"), payloads.c.number == sa.bindparam("of_number")
+_DROP_BOTH = Prepared(payloads.delete().where(*_of_call))
+_DROP_OUTPUT = Prepared(payloads.delete().where(*_of_call, payloads.c.side == "output"))
+
+
+def finish(db: Connection, ends: Sequence[tuple[Token, Outcome]], now: float, changes: Changes | None = None) -> None:
+    """Their outcome can be seen: write it. What another has finished meanwhile stays as it is.
+
+    Raises:
+        Raced: another server finished one of them while this looked.
+    """
     won = _winners(db, [token for token, _ in ends], "publishing")
     done = [(token, outcome) for token, outcome in ends if token in won]
-    if not done:
-        return
-    db.execute(
-        calls.update()
-        .where(
-            calls.c.endpoint == sa.bindparam("of_endpoint"),
-            calls.c.number == sa.bindparam("of_number"),
-        )
-        .values(state=sa.bindparam("its_state"), ended_at=now),
-        [
-            {"of_endpoint": token.endpoint, "of_number": token.number, "its_state": outcome}
-            for token, outcome in done
-        ],
-    )  # fmt: skip
-    _drop_payloads(db, [token for token, _ in done], "output")
-    _drop_payloads(db, [token for token, outcome in done if outcome == "completed"], "input")
-    changes: dict[str, Counter[str]] = {}
+    rows = [{**_of(token), "its_state": outcome, "ended": now} for token, outcome in done]
+    if _END.each(db, rows) != len(done):
+        raise Raced
+    _DROP_BOTH.each(db, [_place(token) for token, outcome in done if outcome == "completed"])
+    _DROP_OUTPUT.each(db, [_place(token) for token, outcome in done if outcome != "completed"])
+    moved = changes or Changes()
     for token, outcome in done:
-        changes.setdefault(token.endpoint, Counter()).update({"running": -1, outcome: 1})
-    _move(db, changes)
+        moved.add(token.endpoint, **{"running": -1, outcome: 1})
+    if changes is None:
+        moved.write(db)
 
 
 def retry(db: Connection, endpoint: str, number: int, expires_at: float) -> bool:
@@ -617,19 +680,42 @@ def _held(token: Token) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-def _winners(db: Connection, tokens: Iterable[Token], state: State) -> set[Token]:
-    """Those of the tokens that hold, their rows locked."""
+_HOLDING = {
+    state: Prepared(
+        sa.select(calls.c.number, calls.c.attempt).where(
+            calls.c.endpoint == sa.bindparam("endpoint"),
+            calls.c.state == state,
+            calls.c.number.between(sa.bindparam("first"), sa.bindparam("last")),
+        )
+    )
+    for state in ("running", "publishing")
+}
+
+
+def _winners(db: Connection, tokens: Iterable[Token], state: Literal["running", "publishing"]) -> set[Token]:
+    """Those of the tokens that hold."""
     won: set[Token] = set()
     wanted = set(tokens)
     for endpoint, numbers in _by_endpoint(wanted).items():
-        rows = db.execute(
-            sa.select(calls.c.number, calls.c.attempt)
-            .where(calls.c.endpoint == endpoint, calls.c.number.in_(numbers), calls.c.state == state)
-            .order_by(calls.c.number)
-            .with_for_update()
-        )
+        rows = _HOLDING[state](db, endpoint=endpoint, first=numbers[0], last=numbers[-1])
         won |= {Token(endpoint, row.number, row.attempt) for row in rows} & wanted
     return won
+
+
+def _of(token: Token) -> dict[str, Any]:
+    return {"of_endpoint": token.endpoint, "of_number": token.number, "of_attempt": token.attempt}
+
+
+def _place(token: Token) -> dict[str, Any]:
+    return {"of_endpoint": token.endpoint, "of_number": token.number}
+
+
+def _write(db: Connection, changes: Changes | None, endpoint: str, **change: int) -> None:
+    """Count a change, or write it at once where nobody collects."""
+    collected = changes or Changes()
+    collected.add(endpoint, **change)
+    if changes is None:
+        collected.write(db)
 
 
 def _publications(db: Connection, rows: Sequence[Any]) -> list[Publication]:
@@ -658,15 +744,6 @@ def _bodies(db: Connection, endpoint: str, numbers: Sequence[int], side: str) ->
     return {row.number: row.body for row in db.execute(query)}
 
 
-def _drop_payloads(db: Connection, tokens: Sequence[Token], side: str) -> None:
-    for endpoint, numbers in _by_endpoint(tokens).items():
-        db.execute(
-            payloads.delete().where(
-                payloads.c.endpoint == endpoint, payloads.c.number.in_(numbers), payloads.c.side == side
-            )
-        )
-
-
 def _by_endpoint(items: Iterable[Any]) -> dict[str, list[int]]:
     """Numbers by endpoint, in order: rows are locked in the same order by everybody."""
     found: dict[str, list[int]] = {}
@@ -676,8 +753,8 @@ def _by_endpoint(items: Iterable[Any]) -> dict[str, list[int]]:
 
 
 def _move(db: Connection, changes: Mapping[str, Counter[str]]) -> None:
-    """Add to the counts of endpoints, in the order of their names."""
-    for endpoint in sorted(changes):
-        change = {column: getattr(counts.c, column) + n for column, n in changes[endpoint].items() if n}
-        if change:
-            db.execute(counts.update().where(counts.c.endpoint == endpoint).values(change))
+    """Add to the counts of endpoints."""
+    collected = Changes()
+    for endpoint, change in changes.items():
+        collected.add(endpoint, **change)
+    collected.write(db)

@@ -182,17 +182,21 @@ class Ledger:
 
     def _apply(self, db: Connection, work: _Work) -> _Written:
         now = self._clock.now()
+        changes = queue.Changes()
         won = queue.settle(db, [each for settlements, _ in work.settlements for each in settlements])
-        queue.give_back(db, work.returns)
-        queue.finish(db, [end for ends, _ in work.ends for end in ends], now)
-        accepted = self._accept(db, work.acceptances, now)
+        queue.give_back(db, work.returns, changes)
+        queue.finish(db, [end for ends, _ in work.ends for end in ends], now, changes)
+        accepted = self._accept(db, work.acceptances, now, changes)
         claims = {
-            endpoint: queue.claim(db, endpoint, self._owner, now, LEASE, most)
+            endpoint: queue.claim(db, endpoint, self._owner, now, LEASE, most, changes)
             for endpoint, most in sorted(work.claims.items())
         }
+        changes.write(db)
         return _Written(won, accepted, claims)
 
-    def _accept(self, db: Connection, acceptances: list[_Acceptance], now: float) -> list[Accepted | None]:
+    def _accept(
+        self, db: Connection, acceptances: list[_Acceptance], now: float, changes: queue.Changes
+    ) -> list[Accepted | None]:
         by_endpoint: dict[str, list[int]] = {}
         for i, each in enumerate(acceptances):
             by_endpoint.setdefault(each.endpoint, []).append(i)
@@ -201,7 +205,7 @@ class Ledger:
             places = by_endpoint[endpoint]
             new = [acceptances[i].call for i in places]
             for i, answer in zip(
-                places, queue.accept(db, endpoint, new, now, acceptances[places[0]].most), strict=True
+                places, queue.accept(db, endpoint, new, now, acceptances[places[0]].most, changes), strict=True
             ):  # fmt: skip
                 answers[i] = answer
         return answers
@@ -268,4 +272,4 @@ class Ledger:
 
 def _is_race(error: Exception) -> bool:
     """Did another server write at the same moment: a call with the same key, or rows in another order?"""
-    return isinstance(error, sa.exc.IntegrityError) or "deadlock" in str(error).lower()
+    return isinstance(error, sa.exc.IntegrityError | queue.Raced) or "deadlock" in str(error).lower()

@@ -28,7 +28,9 @@ from fourfold.store.queue import Publication, Token
 log = logging.getLogger(__name__)
 
 AT_ONCE = 128
-"""Objects that are written before they are synced together."""
+"""Objects that are written before others get a turn."""
+MOST_UNSYNCED = 512
+"""Objects, each an open file, that may wait to be synced together."""
 FIRST_PAUSE = 0.5
 MOST_PAUSE = 30.0
 """Seconds after which an object that could not be written is tried again."""
@@ -41,6 +43,14 @@ class _Item:
     verdict: Verdict
     outcome: Outcome
     tries: int = 0
+
+
+@dataclass
+class _Placed:
+    """An object that can be seen: what is to be synced, so that it also survives a loss of power."""
+
+    file: int | None
+    folder: Path | None
 
 
 class Publisher:
@@ -73,6 +83,10 @@ class Publisher:
         self._todo: list[_Item] = []
         self._held: set[Token] = set()
         self._news = asyncio.Event()
+        self._unsynced: list[tuple[_Item, _Placed | OSError]] = []
+        self._placed = asyncio.Event()
+        self._few_unsynced = asyncio.Event()
+        self._few_unsynced.set()
 
     def add(self, calls: Iterable[Publication]) -> None:
         """Publish these; those that are being published already are left alone."""
@@ -85,18 +99,36 @@ class Publisher:
             self._news.set()
 
     async def run(self) -> None:
-        """Publish, for ever."""
+        """Publish, for ever. Objects can be seen before they are synced; a call is finished after that."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._place_all())
+            tasks.create_task(self._finish_all())
+
+    async def _place_all(self) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
             while self._todo:
                 batch, self._todo = self._todo[:AT_ONCE], self._todo[AT_ONCE:]
-                await self._publish(batch)
+                await self._few_unsynced.wait()
+                placed = await asyncio.to_thread(_place_batch, self._objects, batch)
+                self._unsynced += zip(batch, placed, strict=True)
+                if len(self._unsynced) >= MOST_UNSYNCED:
+                    self._few_unsynced.clear()
+                self._placed.set()
 
-    async def _publish(self, batch: list[_Item]) -> None:
-        written = await asyncio.to_thread(_write, self._objects, batch)
+    async def _finish_all(self) -> None:
+        while True:
+            await self._placed.wait()
+            self._placed.clear()
+            batch, self._unsynced = self._unsynced, []
+            self._few_unsynced.set()
+            errors = await asyncio.to_thread(_sync, [placed for _, placed in batch])
+            await self._finish([(item, error) for (item, _), error in zip(batch, errors, strict=True)])
+
+    async def _finish(self, batch: list[tuple[_Item, OSError | None]]) -> None:
         done = []
-        for item, error in zip(batch, written, strict=True):
+        for item, error in batch:
             if error is not None:
                 self._again(item, error)
                 continue
@@ -167,54 +199,62 @@ def kept_token(name: str) -> Token | None:
     return Token(endpoint, int(number), int(attempt)) if number.isdigit() and attempt.isdigit() else None
 
 
-def _write(objects: Objects, batch: list[_Item]) -> list[OSError | None]:
-    """Make the objects of a batch, then sync them. What cannot ever be written changes the call's outcome to failed."""
-    results: list[OSError | None] = []
-    files: list[int] = []
-    folders: set[Path] = set()
+def _place_batch(objects: Objects, batch: list[_Item]) -> list[_Placed | OSError]:
+    """Make the objects of a batch. What cannot ever be written changes its call's outcome to failed."""
+    results: list[_Placed | OSError] = []
     for item in batch:
         try:
-            folders.add(_place(objects, item, files))
-            results.append(None)
+            results.append(_place(objects, item))
         except ValidationException as error:
             log.error("an outcome has no place", extra={"call": item.call.inference_id, "reason": error.message})
             item.outcome = "failed" if item.outcome == "completed" else item.outcome
-            results.append(None)
+            results.append(_Placed(None, None))
         except OSError as error:
             results.append(error)
-    try:
-        for file in files:
-            os.fsync(file)
-        for folder in folders:
-            sync_folder(folder)
-    except OSError as error:
-        results = [error] * len(batch)
-    finally:
-        for file in files:
-            os.close(file)
     return results
 
 
-def _place(objects: Objects, item: _Item, files: list[int]) -> Path:
-    """Put one outcome where it can be seen; returns the folder that it is in. Raises OSError, ValidationException."""
+def _sync(batch: list[_Placed | OSError]) -> list[OSError | None]:
+    """Sync files, then their folders once each. What went wrong, by object."""
+    placed = [each for each in batch if isinstance(each, _Placed)]
+    failed: OSError | None = None
+    try:
+        for each in placed:
+            if each.file is not None:
+                os.fsync(each.file)
+        for folder in {each.folder for each in placed if each.folder is not None}:
+            sync_folder(folder)
+    except OSError as error:
+        failed = error
+    finally:
+        for each in placed:
+            if each.file is not None:
+                os.close(each.file)
+    return [each if isinstance(each, OSError) else failed for each in batch]
+
+
+def _place(objects: Objects, item: _Item) -> _Placed:
+    """Put one outcome where it can be seen. Raises OSError, ValidationException."""
     call, verdict = item.call, item.verdict
     completed = verdict.outcome == "completed"
     location = parse_location(call.output if completed else call.failure)
     path = objects.path(location)
     kept = objects.folder(location.bucket) / KEPT
-    name = kept_name(call.token)
     if completed and verdict.kept:
         _rename(kept / verdict.kept, path)
-        return path.parent
+        return _Placed(None, path.parent)
     body = (call.body or b"") if completed else failure_object(call, verdict)
-    temporary = kept / f"{name}.{'out' if completed else 'error'}"
+    temporary = kept / f"{kept_name(call.token)}.{'out' if completed else 'error'}"
     file = _create(temporary)
-    files.append(file)
-    view = memoryview(body)
-    while view:
-        view = view[os.write(file, view) :]
-    _rename(temporary, path)
-    return path.parent
+    try:
+        view = memoryview(body)
+        while view:
+            view = view[os.write(file, view) :]
+        _rename(temporary, path)
+    except BaseException:
+        os.close(file)
+        raise
+    return _Placed(file, path.parent)
 
 
 def _create(path: Path) -> int:
