@@ -72,7 +72,7 @@ def test_each_way_to_be_wrong_has_awss_code(door):
     assert door.refusal(headers | {"x-amz-date": "20260101T000000Z"}, body=b"row") == "InvalidSignatureException"
     wrong = authorization[:-1] + ("0" if authorization[-1] != "0" else "1")
     assert door.refusal(headers | {"authorization": wrong}, body=b"row") == "InvalidSignatureException"
-    other = authorization.replace(door.key["access_key_id"], "AKIAXXXXXXXXXXXXXXXX")
+    other = authorization.replace(door.key["access_key_id"], "AKIAIOSFODNN7EXAMPLE")
     assert door.refusal(headers | {"authorization": other}, body=b"row") == "UnrecognizedClientException"
     liar, _ = signed(door.key | {"secret_access_key": "guessed"}, "POST", URL, body=b"row", at=NOW)
     assert door.refusal(liar, body=b"row") == "InvalidSignatureException"
@@ -106,7 +106,7 @@ def test_a_header_that_is_signed_must_be_there_as_it_was(door):
 def test_services_of_the_query_protocol_have_codes_of_their_own(door):
     headers, _ = signed(door.key, "POST", URL, at=NOW, service="sts")
     assert door.refusal(headers, body=b"changed") == "SignatureDoesNotMatch"
-    unknown = headers["authorization"].replace(door.key["access_key_id"], "AKIAXXXXXXXXXXXXXXXX")
+    unknown = headers["authorization"].replace(door.key["access_key_id"], "AKIAIOSFODNN7EXAMPLE")
     assert door.refusal(headers | {"authorization": unknown}) == "InvalidClientTokenId"
 
 
@@ -201,7 +201,7 @@ def test_the_errors_reach_boto3_in_every_protocol(server):
         ("s3", lambda client: client.list_buckets(), "InvalidAccessKeyId"),
     ):  # fmt: skip
         client = server.client(service)
-        client._request_signer._credentials.access_key = "AKIAXXXXXXXXXXXXXXXX"
+        client._request_signer._credentials.access_key = "AKIAIOSFODNN7EXAMPLE"
         with pytest.raises(ClientError) as error:
             call(client)
         assert error.value.response["Error"]["Code"] == code, service
