@@ -121,6 +121,7 @@ def _ready_then(barrier: Any, part: Callable[..., None], nice: int, *arguments: 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(str(models.DATA / "fraud.onnx"), options, providers=["CPUExecutionProvider"])
+    pa.array([0.0]).to_numpy()  # where pandas is installed, the first conversion imports it
     barrier.wait()
     part(session, *arguments)
 

@@ -9,6 +9,7 @@ shard       what a worker does with one shard, beside the loaded model
 capture     what went in and what came out, as manifests
 overlap     the same beside a model that is awaited
 assemble    the parts of an object put together, in order
+warm        what is done once for all workers
 job         the runner: plans, hands shards to workers, assembles, says how it went
 
 Nothing here takes for granted that a worker shares memory or disk with the gateway: a shard is data (addresses, byte

@@ -54,7 +54,7 @@ Document = dict[str, Any]
 KIND = "transform-job"
 NICE = 19
 """Priority of batch workers: the lowest, so that a real-time call on the same core goes first."""
-IMPORTS = tuple(sorted({task.partition(":")[0] for task in (SURVEY, RUN, ASSEMBLE)}))
+IMPORTS = (*sorted({task.partition(":")[0] for task in (SURVEY, RUN, ASSEMBLE)}), "fourfold.modes.batch.warm")
 """What a zygote of batch workers imports: pyarrow above all, which takes longer than everything else of a small job."""
 LEASE = 60.0
 """Seconds for which a shard is claimed; renewed while its worker lives."""
