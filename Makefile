@@ -33,6 +33,7 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python bench/realtime.py
+	$(BIN)/python bench/formats.py
 	$(BIN)/python bench/serverless.py
 	$(BIN)/python bench/steadiness.py
 	$(BIN)/python bench/cycles.py

@@ -82,6 +82,10 @@ class Server:
     def environment(self) -> dict[str, str]:
         return {}
 
+    def artifact(self, model: str) -> Path:
+        """The file that it serves."""
+        return models.DATA / f"{model}.onnx"
+
     def start(self, model: str, port: int, scratch: Path) -> Running:
         """Start it with a model and wait for the model's first answer."""
         began = time.perf_counter()
@@ -98,7 +102,7 @@ class Server:
     def _spawn(self, command: list[str], model: str, scratch: Path) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
-            "BENCH_MODEL": str(models.DATA / f"{model}.onnx"),
+            "BENCH_MODEL": str(self.artifact(model)),
             "BENCH_PEERS": str(PEERS),
             "PYTHONPATH": str(PEERS),
             "OMP_NUM_THREADS": "1",
@@ -144,7 +148,7 @@ class Fourfold(Server):
         ready = time.perf_counter()
         try:
             sagemaker, s3 = client(running.keys, "sagemaker"), client(running.keys, "s3")
-            deploy(sagemaker, s3, model, models.DATA / f"{model}.onnx")
+            deploy(sagemaker, s3, model, self.artifact(model))
             created = time.perf_counter()
             wait_for_answer(running, self.body, model)
         except RuntimeError as error:
