@@ -41,8 +41,8 @@ def test_calls_and_errors_are_metrics_within_seconds(server, onnx_model):
     eventually(lambda: total(server, "Invocations") == 6)
     assert total(server, "Invocation4XXErrors") == 1
     assert total(server, "InvocationModelErrors", "SampleCount") == 6
-    assert 10 < total(server, "ModelLatency", "Maximum") < 60e6
-    assert total(server, "OverheadLatency", "Sum") > 0
+    assert 0 < total(server, "ModelLatency", "Maximum") < 60e6
+    assert total(server, "OverheadLatency", "SampleCount") == 6
     cloudwatch = server.client("cloudwatch")
     listed = cloudwatch.list_metrics(Namespace="AWS/SageMaker", Dimensions=[{"Name": "EndpointName", "Value": "trees"}])
     assert {"Invocations", "ModelLatency", "ConcurrentRequestsPerModel"} <= {m["MetricName"] for m in listed["Metrics"]}
