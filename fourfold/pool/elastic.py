@@ -286,7 +286,7 @@ class ElasticFleet:
     async def _start_cold(self) -> None:
         """Start a worker for a call that waits, and tell how long each part took when it has answered."""
         try:
-            link, parts = await self._start_worker(lambda: bool(len(self.batcher)), template=self.elasticity.template)
+            link, parts = await self._start_worker(lambda: bool(len(self.batcher)), cold=True)
         except FourfoldError as error:
             self._cannot_start(error)
             return
@@ -325,7 +325,7 @@ class ElasticFleet:
         )
 
     async def _start_worker(
-        self, still_wanted: Callable[[], bool], *, template: bool = False
+        self, still_wanted: Callable[[], bool], *, cold: bool = False
     ) -> tuple[WorkerLink | None, ColdStart]:
         """A worker that has loaded; None where it was not wanted any more when its turn came."""
         asked = time.monotonic()
@@ -333,7 +333,9 @@ class ElasticFleet:
             if not still_wanted():
                 return None, ColdStart()
             begun = time.monotonic()
-            link = await self._placer.start(self._next_spec(), imports=self._imports, template=template)
+            link = await self._placer.start(
+                self._next_spec(), imports=self._imports, template=cold and self.elasticity.template, hurry=cold
+            )
             forked = time.monotonic()
             await self._loaded(link)
         parts = ColdStart(begun - asked, forked - begun, time.monotonic() - forked, template=link.from_template)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakSet
 
+import msgspec
+
 from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable
 from fourfold.pool.cgroups import Cgroups
 from fourfold.pool.forker import Forker, Zygote
@@ -43,6 +45,7 @@ class Placer(Protocol):
         more: Sequence[str] = (),
         nice: int = 0,
         template: bool = False,
+        hurry: bool = False,
     ) -> WorkerLink:
         """Start a worker and begin to load its model; the link's `loaded` tells the rest.
 
@@ -51,6 +54,7 @@ class Placer(Protocol):
             more: modules that its tasks need. A zygote that has them is used once it is ready, and not waited for.
             nice: how much lower than normal its CPU priority is, 0 to 19.
             template: fork a process that has loaded the model, where there is one, and think of making one.
+            hurry: a call waits for the worker; it is the first call itself, so there is none before it.
 
         Raises:
             ServiceUnavailable: no process could be started.
@@ -105,6 +109,7 @@ class LocalPlacer:
         more: Sequence[str] = (),
         nice: int = 0,
         template: bool = False,
+        hurry: bool = False,
     ) -> WorkerLink:
         zygote = self.warm(imports, spec.python)
         if more and (fuller := self.warm((*imports, *more), spec.python)).ready:
@@ -114,7 +119,7 @@ class LocalPlacer:
                 link = await self._fork(loaded, spec, nice)
                 link.from_template = True
                 return link
-        link = await self._fork(zygote, spec, nice)
+        link = await self._fork(zygote, _without_warm_up(spec) if hurry else spec, nice)
         if template:
             link.loaded.add_done_callback(lambda _: self._templates.consider(spec, zygote))
         return link
@@ -174,3 +179,8 @@ class LocalPlacer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await asyncio.gather(*(link.gone.wait() for link in self._links))
+
+
+def _without_warm_up(spec: WorkerSpec) -> WorkerSpec:
+    """The spec for a worker that warms up only where its model's Environment asks for it."""
+    return msgspec.structs.replace(spec, environment={"FOURFOLD_WARMUP": "off"} | spec.environment)
