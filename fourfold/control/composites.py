@@ -122,7 +122,7 @@ def _multi_model(name: str, container: Document, site: Site, prepare: Prepare, p
         try:
             prepared = await prepare(f"{name}/{path}", {"PrimaryContainer": one})
         except ModelLoadError as error:
-            if isinstance(error.__cause__, ValidationException):  # there is no such object
+            if isinstance(error.__cause__, ValidationException | OSError):  # there is no such object
                 raise _not_downloaded(prefix, path, error) from error
             raise
         return Loadable(prepared.spec, prepared.imports, max(prepared.load_timeout, site.load_timeout))

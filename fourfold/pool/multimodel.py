@@ -42,6 +42,9 @@ MEASURE_SECONDS = 5.0
 DOWNLOADS_AT_ONCE = 4
 LOADS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Models that are loaded side by side: half of the cores, so that calls to loaded ones have the other half."""
+FIRST_BACKOFF = 0.1
+MOST_BACKOFF = 5.0
+"""Seconds until a model that could not be loaded is tried again: the first time, and at most."""
 MOST_LOADING = 512
 """Models that may wait to be loaded before calls to further ones are refused."""
 
@@ -78,6 +81,21 @@ class Room:
     memory_bytes: int
     models: int | None = None
     keep: bool = True
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A model that could not be loaded.
+
+    Attributes:
+        error: why.
+        pause: seconds during which it is not tried again.
+        until: `loop.time()` at their end.
+    """
+
+    error: FourfoldError
+    pause: float
+    until: float
 
 
 @dataclass
@@ -142,6 +160,7 @@ class MultiModel(Several):
         self._loads = asyncio.Semaphore(LOADS_AT_ONCE)
         self._making_room = asyncio.Lock()
         self._loading = 0
+        self._broken: dict[str, Broken] = {}
         self._sizes: dict[int, int] = {}
         self._measured = 0.0
         self._measuring: asyncio.Task[None] | None = None
@@ -226,6 +245,9 @@ class MultiModel(Several):
     def _load(self, name: str) -> Model:
         if self._stopped:
             raise ServiceUnavailable("The endpoint is being deleted.")
+        broken = self._broken.get(name)
+        if broken is not None and self._loop.time() < broken.until:
+            raise broken.error
         if self._loading >= MOST_LOADING:
             raise ThrottlingException(f"{self._loading} models wait to be loaded already. Try again later.")
         batcher = Batcher(self._batching)
@@ -255,18 +277,30 @@ class MultiModel(Several):
             if not isinstance(error, FourfoldError):
                 log.exception("loading failed inside the server", extra={"model": model.name})
             self._drop(model)
-            model.batcher.fail_all(_not_loaded(model.name, error))
+            self._failed(model, _not_loaded(model.name, error))
             return
         finally:
             self._loading -= 1
             model.needs_room = False
         model.fleet = fleet
+        self._broken.pop(model.name, None)
         self.loads += 1
         figures = self._figures
         figures.downloading.add((downloaded - begun) * 1e6)
         figures.loading.add((loaded - started) * 1e6)
         figures.waiting.add((loaded - asked) * 1e6)
         self.changed()
+
+    def _failed(self, model: Model, error: FourfoldError) -> None:
+        """The calls that wait get the reason, and so do those that come before it is worth another try."""
+        model.batcher.fail_all(error)
+        if isinstance(error, ValidationError):
+            return  # there is no such model: to look again costs little, and it may be uploaded now
+        if len(self._broken) >= MOST_LOADING:
+            self._broken.clear()
+        before = self._broken.get(model.name)
+        pause = FIRST_BACKOFF if before is None else min(MOST_BACKOFF, before.pause * 2)
+        self._broken[model.name] = Broken(error, pause, self._loop.time() + pause)
 
     def _fleet(self, model: Model, found: Loadable) -> Fleet:
         fleet = Fleet(

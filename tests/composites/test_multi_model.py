@@ -178,12 +178,21 @@ def test_calls_that_name_no_model(server, fleet_of_models, target, message, code
     assert error.value.response["Error"]["Code"] == code
 
 
-def test_a_model_that_cannot_be_loaded_tells_its_callers_alone(server, fleet_of_models):
+def test_a_model_that_cannot_be_loaded_tells_its_callers_alone(server, fleet_of_models, handler):
     name = fleet_of_models("broken", 2, load="assert {name} != 'm0'".format(name="os.path.basename('m0')"))
     with pytest.raises(ClientError, match="cannot be loaded") as error:
         ask(server, name, "m0.tar.gz")
     assert error.value.response["Error"]["Code"] == "ModelError"
     assert server.client("sagemaker").describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService"
+    server.client("s3").upload_file(str(handler(WHO.format(name="mended", load="pass"))), BUCKET, f"{name}/m0.tar.gz")
+
+    def mended() -> bool:
+        try:
+            return ask(server, name, "m0.tar.gz")[0] == "mended"
+        except ClientError:
+            return False
+
+    eventually(mended)
 
 
 def test_a_model_that_dies_is_loaded_again_and_others_live(server, fleet_of_models):
