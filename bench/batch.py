@@ -1,6 +1,6 @@
 """How fast is a transform job beside a bare loop? Writes the section `batch` of docs/reference/performance.md.
 
-    python bench/batch.py [--rows 10000000] [--csv-rows 1000000] [--rounds 3] [--nice] [--no-write]
+    python bench/batch.py [--rows 10000000] [--csv-rows 1000000] [--rounds 2] [--nice] [--no-write]
 
 The bare loop is what a careful person would write: pyarrow reads, `session.run` takes blocks of 4,096 rows, pyarrow
 writes, in as many processes as the job has workers, each with its part of the rows. Job and loop take turns on the same
@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--csv-rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--nice", action="store_true", help="run the bare loop at the priority of a job's workers")
     parser.add_argument("--no-write", action="store_true", help="print only")
     choice = parser.parse_args()
