@@ -50,6 +50,7 @@ from fourfold.control.components import Copies, InferenceComponents, component_f
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.models import prepare
+from fourfold.control.packages import packaged
 from fourfold.control.reconcile import Reconciler
 from fourfold.control.schedules import Schedules
 from fourfold.control.topics import Topics
@@ -158,7 +159,7 @@ class App:
         self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         prices = shipped()
-        self.recommender = Recommender(self.store, objects, prepared, prices, settings.partition, clock)
+        self.recommender = Recommender(self.store, objects, prepared, packaged, prices, settings.partition, clock)
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
         self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
         couriers: dict[str, Courier] = dict.fromkeys(("http", "https"), HttpCourier())

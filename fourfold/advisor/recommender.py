@@ -67,6 +67,8 @@ class Ready(Protocol):
     def imports(self) -> tuple[str, ...]: ...
 
 
+Packaged = Callable[[Connection, str, Partition], Document]
+"""From a model package's ARN to the document of a model. Raises ValidationException."""
 Prepare = Callable[[str, Document], Awaitable[Ready]]
 """From a model's name and document to what a worker loads. Raises ModelLoadError."""
 
@@ -78,17 +80,26 @@ class Recommender:
         store: the jobs and their results.
         objects: where sample payloads are.
         prepare: makes a model ready to be loaded.
+        packaged: finds model packages.
         prices: what an hour of an instance type costs.
         partition: account and region.
         clock: stamps.
     """
 
     def __init__(
-        self, store: Store, objects: Objects, prepare: Prepare, prices: Prices, partition: Partition, clock: Clock
+        self,
+        store: Store,
+        objects: Objects,
+        prepare: Prepare,
+        packaged: Packaged,
+        prices: Prices,
+        partition: Partition,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._objects = objects
         self._prepare = prepare
+        self._packaged = packaged
         self._prices = prices
         self._partition = partition
         self._clock = clock
@@ -111,19 +122,25 @@ class Recommender:
         tests = [{"configuration": one, "Status": "PENDING"} for one in configurations(request, self._prices)]
 
         def write(db: Connection) -> None:
-            model = resources.get(db, "model", wanted["ModelName"])
-            if model is None:
-                missing = self._partition.arn(f"model/{wanted['ModelName']}")
-                raise ValidationException(f'Could not find model "{missing}".')
+            model = self._model(db, wanted)
             if resources.get(db, KIND, name) is not None:
                 raise ResourceInUse(f"There is an inference recommendations job of the name {name} already ({arn}).")
-            document = {k: v for k, v in request.items() if k != "Tags"} | {"model": model.document, "tests": tests}
+            document = {k: v for k, v in request.items() if k != "Tags"} | {"model": model, "tests": tests}
             resources.insert(db, Resource(KIND, name, arn, now, now, "PENDING", document))
             tags.put(db, arn, {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])})
 
         await self._store.run(write)
         self._wake.set()
         return arn
+
+    def _model(self, db: Connection, wanted: Document) -> Document:
+        if "ModelPackageVersionArn" in wanted:
+            return self._packaged(db, wanted["ModelPackageVersionArn"], self._partition)
+        model = resources.get(db, "model", wanted["ModelName"])
+        if model is None:
+            missing = self._partition.arn(f"model/{wanted['ModelName']}")
+            raise ValidationException(f'Could not find model "{missing}".')
+        return model.document
 
     async def stop(self, name: str) -> None:
         """StopInferenceRecommendationsJob. Raises ResourceNotFound; does nothing to a job that has ended."""
@@ -172,7 +189,7 @@ class Recommender:
         try:
             await self._set(job.name, "IN_PROGRESS")
             document, wanted = job.document, job.document["InputConfig"]
-            ready = await self._prepare(wanted["ModelName"], document["model"])
+            ready = await self._prepare(wanted.get("ModelName", job.name), document["model"])
             bodies, content_type = await asyncio.to_thread(self._payload, wanted)
             limits = document.get("StoppingConditions", {})
             deadline = self._clock.now() + wanted.get("JobDurationInSeconds", SECONDS)
@@ -266,10 +283,8 @@ def configurations(request: Document, prices: Prices) -> list[Document]:
         ValidationException: a member contradicts another or names what is not there; the message says which.
     """
     wanted = request["InputConfig"]
-    if "ModelName" not in wanted:
-        raise ValidationException(
-            "InputConfig.ModelName is missing; a model package is measured by creating a model from it and naming that."
-        )
+    if ("ModelName" in wanted) == ("ModelPackageVersionArn" in wanted):
+        raise ValidationException("InputConfig: name either a ModelName or a ModelPackageVersionArn.")
     if wanted.get("Endpoints"):
         raise ValidationException(
             "InputConfig.Endpoints: endpoints that run are not put under load here; use `fourfold verify`, or name the "

@@ -156,7 +156,8 @@ def _summary(job: Resource) -> Document:
         "LastModifiedTime": job.modified_at,
         "CompletionTime": job.document.get("CompletionTime"),
         "FailureReason": job.document.get("FailureReason"),
-        "ModelName": wanted["ModelName"],
+        "ModelName": wanted.get("ModelName"),
+        "ModelPackageVersionArn": wanted.get("ModelPackageVersionArn"),
         "SamplePayloadUrl": payload.get("SamplePayloadUrl"),
     }
 

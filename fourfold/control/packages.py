@@ -52,15 +52,26 @@ def _containers(db: Connection, container: Document, partition: Partition) -> li
             f"ModelPackage {package.arn} has the approval status {package.status}: only Approved ones can be deployed. "
             "Approve it with UpdateModelPackage."
         )
-    found = package.document.get("InferenceSpecification", {}).get("Containers", [])
+    over = {member: value for member, value in container.items() if member != "ModelPackageName"}
+    return [
+        one | over | {"Environment": one.get("Environment", {}) | container.get("Environment", {})}
+        for one in specified(package)
+    ]
+
+
+def specified(package: Resource) -> list[Document]:
+    """The containers that a package specifies. Raises ValidationException where it has none."""
+    found: list[Document] = package.document.get("InferenceSpecification", {}).get("Containers", [])
     if not found:
         raise ValidationException(
             f"ModelPackage {package.arn} has no containers in an InferenceSpecification to deploy."
         )
-    over = {member: value for member, value in container.items() if member != "ModelPackageName"}
-    return [
-        one | over | {"Environment": one.get("Environment", {}) | container.get("Environment", {})} for one in found
-    ]
+    return found
+
+
+def packaged(db: Connection, arn: str, partition: Partition) -> Document:
+    """A package as a model that is only tried out, whatever its approval. Raises ValidationException."""
+    return {"Containers": specified(find(db, name_of(arn), partition))}
 
 
 def name_of(name_or_arn: str) -> str:

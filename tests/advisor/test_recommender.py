@@ -140,6 +140,27 @@ def test_a_default_job_takes_a_sample_payload(server: LiveServer, sagemaker: Any
     assert job["InferenceRecommendations"][0]["EndpointConfiguration"]["InstanceType"] == "ml.c5.large"
 
 
+def test_a_model_package_is_measured_before_it_is_approved(sagemaker: Any) -> None:
+    sagemaker.create_model_package_group(ModelPackageGroupName="scores")
+    data = sagemaker.describe_model(ModelName="sums")["PrimaryContainer"]["ModelDataUrl"]
+    arn = sagemaker.create_model_package(
+        ModelPackageGroupName="scores",
+        ModelApprovalStatus="PendingManualApproval",
+        InferenceSpecification={
+            "Containers": [{"Image": "fourfold/onnx:latest", "ModelDataUrl": data}],
+            "SupportedContentTypes": ["application/json"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+    )["ModelPackageArn"]
+    asked = request("packaged")
+    del asked["InputConfig"]["ModelName"]
+    asked["InputConfig"]["ModelPackageVersionArn"] = arn
+    sagemaker.create_inference_recommendations_job(**asked)
+    job = ended(sagemaker, "packaged")
+    assert job["Status"] == "COMPLETED", job
+    assert job["InputConfig"]["ModelPackageVersionArn"] == arn
+
+
 def test_a_payload_that_the_model_refuses_fails_the_job_with_its_words(server: LiveServer, sagemaker: Any) -> None:
     server.client("s3").put_object(Bucket="test-models", Key="samples/bad.json", Body=b"not a number")
     payload = {"SamplePayloadUrl": "s3://test-models/samples/bad.json", "SupportedContentTypes": ["application/json"]}
