@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -247,7 +248,7 @@ class MultiModel(Several):
             raise ServiceUnavailable("The endpoint is being deleted.")
         broken = self._broken.get(name)
         if broken is not None and self._loop.time() < broken.until:
-            raise broken.error
+            raise copy(broken.error)  # one that is raised again and again would keep a traceback of each time
         if self._loading >= MOST_LOADING:
             raise ThrottlingException(f"{self._loading} models wait to be loaded already. Try again later.")
         batcher = Batcher(self._batching)

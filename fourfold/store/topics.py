@@ -223,8 +223,8 @@ def _subscription(db: Connection, *where: sa.ColumnElement[bool]) -> Subscriptio
 # Deliveries
 
 
-def send(db: Connection, topic: str, message: Message, now: float, *, only: str | None = None) -> int:
-    """Put a message on its way to a topic's confirmed subscribers, or to one alone; returns how many."""
+def send(db: Connection, topic: str, message: Message, now: float, *, only: str | None = None) -> None:
+    """Put a message on its way to a topic's confirmed subscribers, or to one alone."""
     c = subscriptions.c
     to = c.arn == only if only is not None else sa.and_(c.topic == topic, c.confirmed)
     values = {
@@ -232,7 +232,7 @@ def send(db: Connection, topic: str, message: Message, now: float, *, only: str 
         "state": sa.literal("pending"), "attempt": sa.literal(0), "due_at": sa.literal(now), "reason": sa.literal(""),
         "created_at": sa.literal(now),
     }  # fmt: skip
-    return db.execute(deliveries.insert().from_select(list(values), sa.select(*values.values()).where(to))).rowcount
+    db.execute(deliveries.insert().from_select(list(values), sa.select(*values.values()).where(to)))
 
 
 def claim(
