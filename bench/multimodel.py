@@ -57,7 +57,7 @@ def main() -> None:
         try:
             _deploy(running, choice)
             loads = [partial(_closed_loops, running, connections) for connections in choice.connections]
-            names = [f"{connections} connections, sockets" for connections in choice.connections]
+            names = [f"sockets, {connections} at once" for connections in choice.connections]
             rows = [_compare(running, name, load, choice) for name, load in zip(names, loads, strict=True)]
             rows.append(_compare(running, "boto3", partial(_boto3_loop, running), choice))
         finally:
