@@ -130,7 +130,13 @@ class App:
             forget=tags.remove,
             alarms=self.alarms.states,
         )
-        endpoints = Endpoints(self.store, settings.partition, clock, self.reconciler.wake)
+        endpoints = Endpoints(
+            self.store,
+            settings.partition,
+            clock,
+            self.reconciler.wake,
+            lambda name: self.asynchronous.announce(name),  # made below
+        )
         prepared = partial(
             prepare,
             fetch=artifacts.fetch,

@@ -15,7 +15,7 @@ what runs, acts, and alone writes a status. An endpoint's document holds
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ Document = dict[str, Any]
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 
+Announce = Callable[[str], Awaitable[None]]
+"""Told the name of an endpoint that was created or is to be updated."""
+
+
+async def _silent(_name: str) -> None:
+    """Nobody is told."""
+
+
 class Endpoints:
     """The desired state of endpoints.
 
@@ -41,13 +49,17 @@ class Endpoints:
         partition: for ARNs.
         clock: for stamps.
         wake: tells the control loop that there is something to do.
+        announce: tells the topics of asynchronous endpoints that these may be notified.
     """
 
-    def __init__(self, store: Store, partition: Partition, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, partition: Partition, clock: Clock, wake: Callable[[], None], announce: Announce = _silent
+    ) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._wake = wake
+        self._announce = announce
 
     async def create(self, request: Document) -> Document:
         """CreateEndpoint. Raises ValidationException: name taken, config or model missing."""
@@ -66,6 +78,7 @@ class Endpoints:
 
         await self._store.run(write)
         self._wake()
+        await self._announce(name)
         return {"EndpointArn": arn}
 
     async def update(self, request: Document) -> Document:
@@ -88,6 +101,7 @@ class Endpoints:
 
         arn = await self._store.run(write)
         self._wake()
+        await self._announce(request["EndpointName"])
         return {"EndpointArn": arn}
 
     async def update_weights_and_capacities(self, request: Document) -> Document:
@@ -115,6 +129,7 @@ class Endpoints:
 
         arn = await self._store.run(write)
         self._wake()
+        await self._announce(request["EndpointName"])
         return {"EndpointArn": arn}
 
     async def delete(self, request: Document) -> Document:

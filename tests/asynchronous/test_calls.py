@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from tests.asynchronous.conftest import ECHO, client, create, describe, object_at, route, submit, wait_for
 from tests.test_serve import eventually
+from tests.topics.receiver import Receiver
 
 
 def test_an_inline_body_is_answered_at_the_output_location(server, echo):
@@ -267,3 +268,41 @@ def workers(server, name: str) -> int:
     prefix = f'fourfold_workers{{endpoint="{name}"'
     line = next(line for line in server.get("/metrics").decode().splitlines() if line.startswith(prefix))
     return int(float(line.split()[-1]))
+
+
+def test_topics_are_told_of_successes_and_failures_in_the_form_of_aws(server, handler, answers):
+    sns, receiver = server.client("sns"), Receiver()
+    try:
+        topics = {name: sns.create_topic(Name=name)["TopicArn"] for name in ("good", "bad")}
+        for name, topic in topics.items():
+            sns.subscribe(TopicArn=topic, Protocol="http", Endpoint=f"{receiver.url}/{name}")
+        eventually(lambda: len([one for one in receiver.received if one.type == "SubscriptionConfirmation"]) == 2)
+        eventually(lambda: all(sns.get_topic_attributes(TopicArn=topic)["Attributes"]["SubscriptionsConfirmed"] == "1"
+                               for topic in topics.values()))  # fmt: skip
+        server.deploy("told", handler(ECHO), endpoint=False)
+        notify = {
+            "SuccessTopic": topics["good"],
+            "ErrorTopic": topics["bad"],
+            "IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"],
+        }
+        create(server, "told", {"OutputConfig": {"S3OutputPath": "s3://answers/told", "NotificationConfig": notify}})
+
+        def told(path: str, event: str) -> list[dict]:
+            messages = [one for one in receiver.received if one.type == "Notification" and one.path == path]
+            found = [json.loads(one.json()["Message"]) for one in messages]
+            return [one for one in found if one["eventName"] == event]
+
+        eventually(lambda: told("/good", "TestNotification") and told("/bad", "TestNotification"))
+        good, bad = submit(server, "told", b"hello"), submit(server, "told", b"fail")
+        eventually(lambda: told("/good", "InferenceResult") and told("/bad", "InferenceResult"))
+        success, failure = told("/good", "InferenceResult")[0], told("/bad", "InferenceResult")[0]
+        assert success["invocationStatus"] == "Completed"
+        assert success["inferenceId"] == good["InferenceId"]
+        assert success["responseParameters"] == {"contentType": "text/plain", "outputLocation": good["OutputLocation"]}
+        assert success["responseBody"] == {"content": "SEVMTE8=", "encoding": "BASE64"}
+        assert success["eventSource"] == failure["eventSource"] == "aws:sagemaker"
+        assert failure["invocationStatus"] == "Failed"
+        assert failure["inferenceId"] == bad["InferenceId"]
+        assert "asked to fail" in failure["failureReason"]
+    finally:
+        receiver.close()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
+from typing import Any
+
+from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
 from fourfold.config import Settings
+from fourfold.errors import FourfoldError
+from fourfold.modes.asynchronous import messages
 from fourfold.modes.asynchronous.accept import Acceptance
 from fourfold.modes.asynchronous.dispatch import Dispatcher
 from fourfold.modes.asynchronous.figures import Figures
@@ -16,7 +22,9 @@ from fourfold.modes.asynchronous.publish import Publisher
 from fourfold.modes.asynchronous.records import Records
 from fourfold.pool.routes import Routes
 from fourfold.storage.objects import Objects
-from fourfold.store import Store
+from fourfold.store import Store, resources
+
+log = logging.getLogger(__name__)
 
 MOST_RESERVE = 64 * 1024 * 1024
 """Bytes of the disk, but at most a fiftieth of it, that acceptances leave for what was accepted before."""
@@ -47,6 +55,8 @@ class Asynchronous:
         owner: str = "local",
     ) -> None:
         self._settings = settings
+        self._store = store
+        self._notifier = notifier
         self.figures = Figures(routes, clock)
         self._ledger = Ledger(store, clock, owner, self._has_room)
         self._publisher = Publisher(objects, self._ledger, notifier, clock, settings.partition.region, self.figures)
@@ -59,6 +69,24 @@ class Asynchronous:
             store, routes, self._ledger, self._dispatcher, objects, settings.partition, clock, settings.max_backlog
         )
         self.accept = acceptance.accept
+
+    async def announce(self, endpoint: str) -> None:
+        """Send the test notification to the topics of an endpoint that was created or is to be updated."""
+
+        def read(db: Connection) -> dict[str, Any]:
+            found = resources.get(db, "endpoint", endpoint)
+            config = found.document["wanted"]["config"] if found is not None else {}
+            notified: dict[str, Any] = (
+                config.get("AsyncInferenceConfig", {}).get("OutputConfig", {}).get("NotificationConfig", {})
+            )
+            return notified
+
+        config = await self._store.run(read)
+        for topic in {config[member] for member in ("SuccessTopic", "ErrorTopic") if config.get(member)}:
+            try:
+                await self._notifier.publish(topic, *messages.test_notification())
+            except FourfoldError as error:
+                log.warning("a topic could not be told", extra={"topic": topic, "reason": error.message})
 
     async def run(self) -> None:
         """Work, for ever."""
