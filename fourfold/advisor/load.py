@@ -61,6 +61,14 @@ class Entry:
     error: str | None = None
 
 
+_WORKLOAD = re.compile(
+    r"\b(?:models?|machine learning|ml|ai|inferences?|predict\w*|classif\w*|recommend\w*|scor(?:es?|ed|ing)|"
+    r"forecasts?)\b",
+    re.IGNORECASE,
+)
+"""A text with one of these is about a model, even if it says nothing else: everything is then assumed aloud."""
+
+
 def from_text(text: str, id: str | None = None) -> Scenario:
     """Reads a scenario from English sentences.
 
@@ -88,7 +96,7 @@ def from_text(text: str, id: str | None = None) -> Scenario:
             "with flags such as --latency-p99-ms, --payload-mb and --requests-per-day"
         )
     scenario = understand(text, id)
-    if not scenario.evidence:
+    if not scenario.evidence and not _WORKLOAD.search(text):
         raise ValidationException(
             'text: nothing in it says what the workload is like; name for example a latency ("within 80 ms"), a rate '
             '("40 requests per second", "now and then"), a size ("200 MB each") or a schedule ("every night")'
