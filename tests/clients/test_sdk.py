@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -109,6 +110,12 @@ def test_version_2_xgboost(run: Any) -> None:
 )
 def test_version_3(run: Any, case: str, expected: Any) -> None:
     assert run("v3", case) == expected
+
+
+def test_a_token_of_version_3_is_a_key(run: Any, server: LiveServer) -> None:
+    request = Request(f"{server.url}/v2", headers={"Authorization": f"Bearer {run('v3', 'token')}"})
+    with urlopen(request) as answer:
+        assert answer.status == 200
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
