@@ -67,7 +67,7 @@ def deploy(server: LiveServer, name: str, **container: Any) -> None:
     variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    server.wait(name)
+    server.wait(name, seconds=100)  # an environment with requirements takes a while to make
 
 
 def invoke(server: LiveServer, name: str, body: bytes, content_type: str = "application/json") -> bytes:
