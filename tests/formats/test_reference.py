@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,9 @@ def test_the_handler_example_streams(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(__import__("sys").modules, "inference", raising=False)
     handler = load_handler(Artifact(tmp_path))
     assert list(handler.stream(models.call('["ann", "bob"]'))) == [b"hello ann\n", b"hello bob\n"]
+
+
+def test_every_extra_that_a_message_names_can_be_installed() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    named = {known.extra for known in builtin.FORMATS if known.extra} | {"huggingface"}
+    assert named <= project["optional-dependencies"].keys()
