@@ -22,6 +22,8 @@ from fourfold.clock import Clock
 ENDPOINTS = "/aws/sagemaker/Endpoints/"
 TRANSFORM_JOBS = "/aws/sagemaker/TransformJobs"
 NOTE_SECONDS = 1.0
+NOTE_SHARE = 0.01
+"""Share of one core that noting sizes may take: with thousands of endpoints notes come less often than each second."""
 PAGE_BYTES = 1024 * 1024
 """Most text in one answer, as in CloudWatch Logs."""
 EVENT_BYTES = 256 * 1024
@@ -96,12 +98,13 @@ class Output:
     async def run(self) -> None:
         """Note sizes until cancelled."""
         while True:
+            began = self._clock.monotonic()
             await asyncio.to_thread(self.note)
-            await self._clock.sleep(NOTE_SECONDS)
+            await self._clock.sleep(max(NOTE_SECONDS, (self._clock.monotonic() - began) / NOTE_SHARE))
 
     def note(self) -> None:
         """Note the sizes of all files; forget files that are gone."""
-        found = {path for group in self.groups() for path in self._files(group)}
+        found = set(self._folder.rglob("*.log"))
         for path in found:
             self._note(path)
         with self._noting:
