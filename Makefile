@@ -35,6 +35,7 @@ bench: .venv/ready
 	$(BIN)/python bench/realtime.py
 	$(BIN)/python bench/formats.py
 	$(BIN)/python bench/serverless.py
+	$(BIN)/python bench/asynchronous.py
 	$(BIN)/python bench/steadiness.py
 	$(BIN)/python bench/cycles.py
 	$(BIN)/python bench/batch.py
