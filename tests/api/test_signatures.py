@@ -158,7 +158,7 @@ def test_a_presigned_request_comes_in_until_it_expires(door):
 def test_the_sagemaker_sdks_token_is_a_presigned_address(door):
     credentials = Credentials(door.key["access_key_id"], door.key["secret_access_key"])
     door.verifier._clock = ManualClock(time.time())
-    request = AWSRequest("GET", "https://sagemaker.us-east-1.amazonaws.com/?Action=CallWithBearerToken")
+    request = AWSRequest("POST", "https://sagemaker.us-east-1.amazonaws.com/?Action=CallWithBearerToken")
     SigV4QueryAuth(credentials, "sagemaker", "us-east-1", expires=3600).add_auth(request)
     token = base64.b64encode(request.url.encode()).decode()
     assert door.ask({"authorization": f"Bearer sagemaker-api-key-{token}"}).service == "sagemaker"
