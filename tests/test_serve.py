@@ -168,6 +168,25 @@ def test_after_kill_9_no_process_is_left_and_a_restart_serves_again(own_server, 
     assert invoke(own_server, "trees") == before
 
 
+def test_an_endpoint_that_cannot_be_brought_back_is_tried_until_it_can(own_server, handler, tmp_path):
+    code = f"""
+from pathlib import Path
+def model_fn(folder):
+    assert not Path({str(tmp_path / "broken")!r}).exists(), "the disk is away"
+def predict_fn(data, model):
+    return data
+"""
+    own_server.deploy("patient", handler(code))
+    own_server.kill()
+    (tmp_path / "broken").touch()
+    own_server.start()
+    while "the disk is away" not in (found := own_server.wait("patient", "SystemUpdating")).get("FailureReason", ""):
+        time.sleep(0.05)
+    assert found["EndpointStatus"] == "SystemUpdating"
+    (tmp_path / "broken").unlink()
+    assert "FailureReason" not in own_server.wait("patient")
+
+
 def test_an_endpoint_outlives_its_model_config_and_artifact_even_over_a_restart(own_server, onnx_model):
     own_server.deploy("trees", onnx_model)
     sagemaker = own_server.client("sagemaker")

@@ -7,7 +7,7 @@
               └► RollingBack ─► InService, with FailureReason: something went wrong while traffic moved (`deployments`)
                              └► UpdateRollbackFailed: the old ones could not be brought back
     Deleting  ─► gone
-    after a restart: InService ─► SystemUpdating ─► InService
+    after a restart: InService ─► SystemUpdating ─► InService, tried until it succeeds
     InService ◄► OutOfService         while no worker of some variant can be kept alive
 
 One task works on one endpoint at a time; different endpoints go on side by side.
@@ -54,6 +54,8 @@ AT_ONCE = 4
 """Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
 ASYNC_SECONDS = 3600.0
 """How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
+RESTORE_SECONDS = 1.0
+"""After a restart: pause before an endpoint that could not be brought back is tried again."""
 LOG_LINES = 60
 """Last lines of a worker's log that a FailureReason quotes."""
 SHADOW_NICE = 10
@@ -131,6 +133,7 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._removing: set[str] = set()
         self._unwell: set[str] = set()
+        self._retried: set[str] = set()
         self.running: dict[str, Running] = {}
         self._arriving: dict[str, Running] = {}  # the new fleets of deployments that are under way
         self.settled = False
@@ -241,7 +244,11 @@ class Reconciler:
         self.running[endpoint.name] = after
         self._publish(after)
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
-        await self._settle(endpoint.name, revision, "InService", {"deployed": deployed, "stage": None})
+        changes = {"deployed": deployed, "stage": None}
+        if endpoint.name in self._retried:
+            self._retried.discard(endpoint.name)
+            changes["failure"] = None
+        await self._settle(endpoint.name, revision, "InService", changes)
         log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
         if before is not None:
             await deployments.settle(_without(before, after))
@@ -434,7 +441,12 @@ class Reconciler:
     async def _failed(self, endpoint: Resource, revision: int, error: FourfoldError) -> None:
         log.warning("endpoint failed", extra={"endpoint": endpoint.name, "reason": error.message})
         if endpoint.name not in self.running:
-            await self._settle(endpoint.name, revision, "Failed", {"failure": error.message})
+            if endpoint.document["deployed"]:  # it was in service before the restart, and shall be so again
+                self._retried.add(endpoint.name)
+                await self._settle(endpoint.name, revision, "SystemUpdating", {"failure": error.message})
+                await self._clock.sleep(RESTORE_SECONDS)
+            else:
+                await self._settle(endpoint.name, revision, "Failed", {"failure": error.message})
             return
         deployed = {**endpoint.document["deployed"], "revision": revision}  # the wish is given up, what runs stays
         running = self.running[endpoint.name]

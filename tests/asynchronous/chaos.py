@@ -119,7 +119,11 @@ def _submit(server: LiveServer, client: int, accepted: dict[str, tuple[bytes, st
 
 
 def _kill_a_worker(server: LiveServer) -> int:
-    for pid in server.worker_pids()[:1]:
+    """Kill one, as soon as there is one."""
+    end = time.monotonic() + 3
+    while not (workers := server.worker_pids()) and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in workers[:1]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             return 1
