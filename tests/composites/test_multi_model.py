@@ -120,7 +120,7 @@ def test_the_least_recently_called_goes_when_there_is_no_room(server, fleet_of_m
 
 
 def test_memory_decides_too(server, fleet_of_models):
-    hold = "globals()['ballast'] = bytearray(os.urandom(1024)) * 1024 * 60"
+    hold = "globals()['ballast'] = bytearray(os.urandom(1024)) * 1024 * 80"
     name = fleet_of_models("heavy", 3, load=hold, FOURFOLD_MULTI_MODEL_MEMORY_MB="200")
     pids = [ask(server, name, f"m{number}.tar.gz")[1] for number in range(3)]
     eventually(lambda: loaded(server, name) == 2)
