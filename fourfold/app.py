@@ -45,7 +45,9 @@ from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import SystemClock
 from fourfold.config import Settings
-from fourfold.control.autoscaler import COPIES, INSTANCES, PROVISIONED, Autoscaler, Variants
+from fourfold.control.autoscaling.autoscaler import Autoscaler
+from fourfold.control.autoscaling.capacities import COPIES, INSTANCES, PROVISIONED, Variants
+from fourfold.control.autoscaling.targets import Targets
 from fourfold.control.components import Copies, InferenceComponents, component_folders
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
@@ -147,17 +149,17 @@ class App:
         self.components = InferenceComponents(
             self.store, self.placer, prepared, self.reconciler.components_of, settings, clock
         )
-        self.autoscaler = Autoscaler(
+        targets = Targets(
             self.store,
             settings.partition,
             clock,
-            partial(queries.evaluate, self.history),
             {
                 dimension: Variants(self.store, endpoints.update_weights_and_capacities, dimension)
                 for dimension in (INSTANCES, PROVISIONED)
             }
             | {COPIES: Copies(self.store, self.components)},
         )
+        self.autoscaler = Autoscaler(self.store, targets, clock, partial(queries.evaluate, self.history))
         self.actions.known[SCALING] = self.autoscaler.act
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.lane = Lane(self.routes, verifier, settings.limits)
@@ -187,7 +189,7 @@ class App:
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, settings.partition)),
-                Service(Autoscaling(self.store, self.autoscaler, settings.partition.account)),
+                Service(Autoscaling(self.store, targets, settings.partition.account)),
                 Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Logs(self.output, settings.partition)),
                 Service(Sts(settings.partition)),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sqlalchemy.engine import Connection
 
 from fourfold.api.protocol import ApiCall, operation
-from fourfold.control.autoscaler import ACTION, ACTIVITY, POLICY, TARGET, Autoscaler, place_of
+from fourfold.control.autoscaling.targets import ACTION, ACTIVITY, POLICY, TARGET, Targets, place_of
 from fourfold.errors import FourfoldError
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
@@ -38,26 +38,26 @@ class Autoscaling:
 
     service: ClassVar[str] = "application-autoscaling"
 
-    def __init__(self, store: Store, autoscaler: Autoscaler, account: str) -> None:
+    def __init__(self, store: Store, targets: Targets, account: str) -> None:
         self._store = store
-        self._autoscaler = autoscaler
+        self._targets = targets
         self._role = f"arn:aws:iam::{account}:{ROLE}_SageMakerEndpoint"
 
     # Targets
 
     @operation("RegisterScalableTarget", kept=("RoleARN",))
     async def register(self, call: ApiCall) -> Document:
-        return {"ScalableTargetARN": await self._autoscaler.register(call.params)}
+        return {"ScalableTargetARN": await self._targets.register(call.params)}
 
     @operation("DeregisterScalableTarget")
     async def deregister(self, call: ApiCall) -> Document:
-        await self._autoscaler.deregister(call.params)
+        await self._targets.deregister(call.params)
         return {}
 
     @operation("DescribeScalableTargets")
     async def describe_targets(self, call: ApiCall) -> Document:
         ids = call.params.get("ResourceIds")
-        found = [t for t in await self._autoscaler.find(TARGET) if not ids or place_of(t)[0] in ids]
+        found = [t for t in await self._targets.find(TARGET) if not ids or place_of(t)[0] in ids]
         return _page("ScalableTargets", found, call.params, self._target)
 
     def _target(self, target: Resource) -> Document:
@@ -75,35 +75,35 @@ class Autoscaling:
 
     @operation("PutScalingPolicy", refused=("PredictiveScalingPolicyConfiguration",))
     async def put_policy(self, call: ApiCall) -> Document:
-        return {"PolicyARN": await self._autoscaler.put_policy(call.params), "Alarms": []}
+        return {"PolicyARN": await self._targets.put_policy(call.params), "Alarms": []}
 
     @operation("DescribeScalingPolicies")
     async def describe_policies(self, call: ApiCall) -> Document:
         names = call.params.get("PolicyNames")
-        found = [p for p in await self._autoscaler.find(POLICY) if not names or _name(p) in names]
+        found = [p for p in await self._targets.find(POLICY) if not names or _name(p) in names]
         return _page("ScalingPolicies", found, call.params, _policy)
 
     @operation("DeleteScalingPolicy")
     async def delete_policy(self, call: ApiCall) -> Document:
-        await self._autoscaler.delete(POLICY, call.params, call.params["PolicyName"])
+        await self._targets.delete(POLICY, call.params, call.params["PolicyName"])
         return {}
 
     # Scheduled actions
 
     @operation("PutScheduledAction")
     async def put_action(self, call: ApiCall) -> Document:
-        await self._autoscaler.put_action(call.params)
+        await self._targets.put_action(call.params)
         return {}
 
     @operation("DescribeScheduledActions")
     async def describe_actions(self, call: ApiCall) -> Document:
         names = call.params.get("ScheduledActionNames")
-        found = [a for a in await self._autoscaler.find(ACTION) if not names or _name(a) in names]
+        found = [a for a in await self._targets.find(ACTION) if not names or _name(a) in names]
         return _page("ScheduledActions", found, call.params, _action)
 
     @operation("DeleteScheduledAction")
     async def delete_action(self, call: ApiCall) -> Document:
-        await self._autoscaler.delete(ACTION, call.params, call.params["ScheduledActionName"])
+        await self._targets.delete(ACTION, call.params, call.params["ScheduledActionName"])
         return {}
 
     # Activities
@@ -111,7 +111,7 @@ class Autoscaling:
     @operation("DescribeScalingActivities")
     async def describe_activities(self, call: ApiCall) -> Document:
         all_ = call.params.get("IncludeNotScaledActivities", False)
-        found = [a for a in await self._autoscaler.find(ACTIVITY) if all_ or "NotScaledReasons" not in a.document]
+        found = [a for a in await self._targets.find(ACTIVITY) if all_ or "NotScaledReasons" not in a.document]
         return _page("ScalingActivities", found[::-1], call.params, _activity)
 
     # Tags

@@ -358,7 +358,7 @@ class InferenceComponents:
 
 
 class Copies:
-    """Copies of inference components as a capacity that application-autoscaling moves (`autoscaler.Scalable`)."""
+    """Copies of inference components as a capacity that application-autoscaling moves (`capacities.Scalable`)."""
 
     words = "desired copy count"
 

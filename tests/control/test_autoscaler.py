@@ -7,7 +7,10 @@ from functools import partial
 import pytest
 
 from fourfold.clock import ManualClock
-from fourfold.control.autoscaler import ACTIVITY, INSTANCES, PROVISIONED, TARGET, Autoscaler, ObjectNotFound
+from fourfold.control.autoscaling.activities import Activities
+from fourfold.control.autoscaling.autoscaler import Autoscaler
+from fourfold.control.autoscaling.capacities import INSTANCES, PROVISIONED
+from fourfold.control.autoscaling.targets import ACTIVITY, TARGET, ObjectNotFound, Targets
 from fourfold.datapoints import SAGEMAKER, Datapoint, Statistics, metric
 from fourfold.errors import ValidationException
 from fourfold.monitor import queries
@@ -49,10 +52,9 @@ class Bench:
         upgrade(self.store)
         self.metrics = History(self.store, self.clock)
         self.instances = Instances(count)
-        self.scaler = Autoscaler(
-            self.store, Partition(), self.clock, partial(queries.evaluate, self.metrics),
-            {INSTANCES: self.instances, PROVISIONED: self.instances},
-        )  # fmt: skip
+        dimensions = {INSTANCES: self.instances, PROVISIONED: self.instances}
+        self.targets = Targets(self.store, Partition(), self.clock, dimensions)
+        self.scaler = Autoscaler(self.store, self.targets, self.clock, partial(queries.evaluate, self.metrics))
         actions = Actions()
         actions.known[SCALING] = self.scaler.act
         self.alarms = Alarms(self.store, self.metrics, Partition(), self.clock, actions)
@@ -69,7 +71,7 @@ class Bench:
             await self.scaler.tick()  # the second sees what became of the first
 
     async def activities(self) -> list[dict]:
-        return [one.document for one in await self.scaler.find(ACTIVITY)]
+        return [one.document for one in await self.targets.find(ACTIVITY)]
 
 
 @pytest.fixture
@@ -80,11 +82,11 @@ def bench(tmp_path):
 
 
 async def track(bench, target: float = 60, low: int = 1, high: int = 8, **more) -> None:
-    await bench.scaler.register(PLACE | {"MinCapacity": low, "MaxCapacity": high})
+    await bench.targets.register(PLACE | {"MinCapacity": low, "MaxCapacity": high})
     predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
     configuration = {"TargetValue": target, "PredefinedMetricSpecification": predefined} | more
     policy = {"PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
-    await bench.scaler.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
+    await bench.targets.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
 
 
 async def test_load_over_the_target_scales_out_within_two_minutes_and_no_load_scales_in(bench):
@@ -142,11 +144,11 @@ async def test_at_the_bound_it_says_once_why_it_does_not_scale(bench):
 
 
 async def test_new_bounds_move_the_capacity(bench):
-    await bench.scaler.register(PLACE | {"MinCapacity": 3, "MaxCapacity": 8})
+    await bench.targets.register(PLACE | {"MinCapacity": 3, "MaxCapacity": 8})
     await bench.spend(10)
     assert bench.instances.count == 3
     assert (await bench.activities())[0]["Cause"] == "minimum capacity was set to 3"
-    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
+    await bench.targets.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
     await bench.spend(10)
     assert bench.instances.count == 2
 
@@ -159,7 +161,7 @@ async def test_while_an_endpoint_changes_nothing_else_is_asked(bench):
 
 
 async def test_steps_from_an_alarm_that_lasts(bench):
-    await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 9})
+    await bench.targets.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 9})
     steps = {
         "AdjustmentType": "ChangeInCapacity", "Cooldown": 120,
         "StepAdjustments": [
@@ -167,7 +169,7 @@ async def test_steps_from_an_alarm_that_lasts(bench):
             {"MetricIntervalLowerBound": 10, "ScalingAdjustment": 3},
         ],
     }  # fmt: skip
-    arn = await bench.scaler.put_policy(PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": steps})
+    arn = await bench.targets.put_policy(PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": steps})
     await bench.alarms.put(
         {
             "AlarmName": "backlog", "Namespace": SAGEMAKER, "MetricName": "Backlog", "Statistic": "Average",
@@ -187,14 +189,14 @@ async def test_steps_from_an_alarm_that_lasts(bench):
 
 async def test_an_asynchronous_endpoint_wakes_from_zero_and_goes_back(bench):
     bench.instances.count = 0
-    await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 5})
+    await bench.targets.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 5})
     custom = {
         "Namespace": SAGEMAKER, "MetricName": "ApproximateBacklogSizePerInstance", "Statistic": "Average",
         "Dimensions": [{"Name": "EndpointName", "Value": "shop"}],
     }  # fmt: skip
     configuration = {"TargetValue": 5.0, "CustomizedMetricSpecification": custom, "ScaleInCooldown": 60}
     policy = {"PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
-    await bench.scaler.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
+    await bench.targets.put_policy(PLACE | policy | {"TargetTrackingScalingPolicyConfiguration": configuration})
     backlog = {"name": "ApproximateBacklogSizePerInstance", "EndpointName": "shop"}
     await bench.spend(120, calls=20, **backlog)
     assert bench.instances.count == 4
@@ -203,34 +205,34 @@ async def test_an_asynchronous_endpoint_wakes_from_zero_and_goes_back(bench):
 
 
 async def test_scheduled_actions_run_at_their_time_once_and_after_a_restart(bench):
-    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 8})
+    await bench.targets.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 8})
     action = {"ScheduledActionName": "morning", "Schedule": "at(2027-01-15T08:01:00)"}  # in a minute
-    await bench.scaler.put_action(PLACE | action | {"ScalableTargetAction": {"MinCapacity": 4}})
+    await bench.targets.put_action(PLACE | action | {"ScalableTargetAction": {"MinCapacity": 4}})
     await bench.spend(50)
     assert bench.instances.count == 1
     await bench.spend(20)
     assert bench.instances.count == 4
     assert (await bench.activities())[0]["Cause"] == "scheduled action name morning was triggered"
     nightly = {"ScheduledActionName": "night", "Schedule": "cron(0 9 * * ? *)", "Timezone": "UTC"}
-    await bench.scaler.put_action(PLACE | nightly | {"ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 2}})
+    await bench.targets.put_action(PLACE | nightly | {"ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 2}})
     await bench.clock.advance(2 * 3600)  # the server was away at nine
     await bench.spend(10)
     assert bench.instances.count == 2
-    (target,) = await bench.scaler.find(TARGET)
+    (target,) = await bench.targets.find(TARGET)
     assert (target.document["min"], target.document["max"]) == (1, 2)
 
 
 async def test_suspended_scaling_does_nothing(bench):
     await track(bench)
-    await bench.scaler.register(PLACE | {"SuspendedState": {"DynamicScalingOutSuspended": True}})
+    await bench.targets.register(PLACE | {"SuspendedState": {"DynamicScalingOutSuspended": True}})
     await bench.spend(200, calls=100)
     assert bench.instances.history == [1]
 
 
 async def test_a_change_that_a_crash_prevented_is_found_out_and_tried_again(bench):
     await track(bench, low=2)
-    (target,) = await bench.scaler.find(TARGET)
-    await bench.scaler._write_activity(target, "id", {"StatusCode": "InProgress"}, {"active": "id", "goal": 2})
+    (target,) = await bench.targets.find(TARGET)
+    await Activities(bench.store, bench.clock).begin(target, 1, 2, "count", "a change that nobody came to ask for")
     await bench.spend(90)
     assert bench.instances.count == 2
     assert [one["StatusCode"] for one in await bench.activities()] == ["Failed", "Successful"]
@@ -249,21 +251,21 @@ async def test_a_change_that_a_crash_prevented_is_found_out_and_tried_again(benc
 async def test_targets_that_cannot_be_are_refused(bench, change, told):
     request = PLACE | {"MinCapacity": 1, "MaxCapacity": 2} | change
     with pytest.raises(ValidationException, match=told):
-        await bench.scaler.register({name: value for name, value in request.items() if value is not None})
+        await bench.targets.register({name: value for name, value in request.items() if value is not None})
 
 
 async def test_a_real_time_variant_keeps_an_instance(bench):
     bench.instances.smallest = 1
     with pytest.raises(ValidationException, match="at least 1"):
-        await bench.scaler.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 2})
+        await bench.targets.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 2})
 
 
 async def test_without_a_target_there_are_no_policies_and_they_go_with_it(bench):
     configuration = {"AdjustmentType": "ChangeInCapacity", "StepAdjustments": [{"ScalingAdjustment": 1}]}
     policy = PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": configuration}
     with pytest.raises(ObjectNotFound, match="No scalable target"):
-        await bench.scaler.put_policy(policy)
-    await bench.scaler.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
-    await bench.scaler.put_policy(policy)
-    await bench.scaler.deregister(PLACE)
+        await bench.targets.put_policy(policy)
+    await bench.targets.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
+    await bench.targets.put_policy(policy)
+    await bench.targets.deregister(PLACE)
     assert await bench.store.run(lambda db: resources.every(db, "scaling-policy")) == []

@@ -1,0 +1,105 @@
+"""Scaling activities: what is done about a target and why, or why nothing is. One is under way at a time.
+
+It is written before the change is asked for, so that after a crash it is known what was begun.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.control.autoscaling.capacities import Document
+from fourfold.control.autoscaling.targets import ACTIVITY, TARGET, key, of, place_of
+from fourfold.store import Store, resources
+from fourfold.store.resources import Resource
+
+MOST_ACTIVITIES = 100
+"""Activities that are kept of one target."""
+RETRY = 60.0
+"""Seconds after which a change that failed is tried again."""
+
+
+class Activities:
+    """The activities of every target of a server.
+
+    Args:
+        store: keeps them, and on each target which one is under way.
+        clock: for stamps.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def begin(self, target: Resource, current: int, capacity: int, words: str, cause: str) -> None:
+        """A change from the `current` capacity to another is about to be asked for.
+
+        Args:
+            words: what is counted, e.g. `desired instance count`.
+        """
+        now = self._clock.now()
+        activity = {
+            "Description": f"Setting {words} to {capacity}.",
+            "Cause": cause,
+            "StartTime": now,
+            "StatusCode": "InProgress",
+            "StatusMessage": f"Successfully asked for a {words} of {capacity}; it is being fulfilled.",
+        }
+        id = str(uuid.uuid4())
+        stamp = {"last_out" if capacity > current else "last_in": now}
+        under_way = {"active": id, "goal": capacity, "cause": None, "begun": now, "not_scaled": None}
+        await self._write(target, id, activity, under_way | stamp)
+
+    async def finish(self, target: Resource, status: str, message: str) -> None:
+        """The activity under way has ended. Status is Successful, Unfulfilled or Failed."""
+        id, now = target.document["active"], self._clock.now()
+        changes = {"active": None} | ({"changed": now} if status == "Successful" else {"retry_at": now + RETRY})
+
+        def write(db: Connection) -> None:
+            activity = resources.get(db, ACTIVITY, key(place_of(target), id))
+            if activity is not None:
+                ends = {"EndTime": now, "StatusCode": status, "StatusMessage": message}
+                activity.document, activity.modified_at = activity.document | ends, now
+                resources.save(db, activity)
+            found = resources.get(db, TARGET, target.name)
+            if found is not None:
+                found.document = found.document | changes
+                resources.save(db, found)
+
+        target.document = target.document | changes
+        await self._store.run(write)
+
+    async def not_scaled(self, target: Resource, cause: str, reason: Document) -> None:
+        """Note once why nothing was done; the same again is no news."""
+        now = self._clock.now()
+        newest = target.document.get("not_scaled")
+        if newest == reason:
+            return
+        activity = {
+            "Description": "Attempting to scale due to alarm triggered",
+            "Cause": cause,
+            "StartTime": now,
+            "EndTime": now,
+            "StatusCode": "Failed",
+            "StatusMessage": f"Not scaled: {reason['Code']}.",
+            "NotScaledReasons": [reason],
+        }
+        await self._write(target, str(uuid.uuid4()), activity, {"not_scaled": reason})
+
+    async def _write(self, target: Resource, id: str, activity: Document, changes: Document) -> None:
+        place, now = place_of(target), self._clock.now()
+
+        def write(db: Connection) -> None:
+            for old in of(db, ACTIVITY, place)[: -MOST_ACTIVITIES + 1]:
+                resources.delete(db, ACTIVITY, old.name)
+            name = key(place, id)
+            resources.insert(db, Resource(ACTIVITY, name, f"scaling-activity/{id}", now, now, "", activity))
+            found = resources.get(db, TARGET, target.name)
+            if found is not None:
+                found.document = found.document | changes
+                resources.save(db, found)
+
+        target.document = target.document | changes
+        await self._store.run(write)

@@ -1,0 +1,227 @@
+"""What application-autoscaling is asked to keep: scalable targets, their policies and scheduled actions, as records.
+
+scalable target   a capacity with bounds: instances or provisioned concurrency of a variant, copies of a component
+scaling policy    tracks a metric's target, or takes steps when an alarm goes off
+scheduled action  sets new bounds at a time
+scaling activity  what was done and why, or why nothing was (`activities`)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+
+from sqlalchemy.engine import Connection
+
+from fourfold.clock import Clock
+from fourfold.control import expressions
+from fourfold.control.autoscaling import tracking
+from fourfold.control.autoscaling.capacities import Document, Place, Scalable
+from fourfold.errors import ResourceLimitExceeded, ResourceNotFound, ValidationException
+from fourfold.records import Partition
+from fourfold.store import Store, resources, tags
+from fourfold.store.resources import Resource
+
+TARGET = "scalable-target"
+POLICY = "scaling-policy"
+ACTION = "scheduled-action"
+ACTIVITY = "scaling-activity"
+
+MOST_OF_A_KIND = {POLICY: 50, ACTION: 200}
+"""For one target, as in AWS."""
+
+
+class ObjectNotFound(ResourceNotFound):
+    code = "ObjectNotFoundException"
+
+
+class LimitExceeded(ResourceLimitExceeded):
+    code = "LimitExceededException"
+
+
+class Targets:
+    """Targets, policies and scheduled actions of one server.
+
+    Args:
+        store: keeps them.
+        partition: for ARNs.
+        clock: for stamps.
+        dimensions: kinds of capacity by their ScalableDimension.
+    """
+
+    def __init__(self, store: Store, partition: Partition, clock: Clock, dimensions: Mapping[str, Scalable]) -> None:
+        self._store = store
+        self._partition = partition
+        self._clock = clock
+        self._dimensions = dimensions
+
+    async def register(self, request: Document) -> str:
+        """RegisterScalableTarget; returns the ARN.
+
+        Raises:
+            ValidationException: no such resource, or bounds that do not fit.
+        """
+        place = _place(request)
+        scalable = self.scalable(place)
+        if await scalable.capacity(place[0]) is None:
+            raise ValidationException(f"No endpoint, variant or component found for resource ID: {place[0]}.")
+        now = self._clock.now()
+        arn = self._partition.arn(f"scalable-target/{_digest(place)}", "application-autoscaling")
+        least = await scalable.least(place[0])
+
+        def write(db: Connection) -> None:
+            found = resources.get(db, TARGET, key(place))
+            old = found.document if found is not None else {}
+            low, high = request.get("MinCapacity", old.get("min")), request.get("MaxCapacity", old.get("max"))
+            _check_bounds(low, high, least)
+            document = {
+                "min": low,
+                "max": high,
+                "role": request.get("RoleARN", old.get("role")),
+                "suspended": {**old.get("suspended", {}), **request.get("SuspendedState", {})},
+            }
+            if found is None:
+                resources.insert(db, Resource(TARGET, key(place), arn, now, now, "", document))
+            else:
+                found.document, found.modified_at = old | document, now
+                resources.save(db, found)
+            if request.get("Tags"):
+                tags.put(db, arn, request["Tags"])
+
+        await self._store.run(write)
+        return arn
+
+    async def deregister(self, request: Document) -> None:
+        """DeregisterScalableTarget, with its policies and actions. Raises ObjectNotFound."""
+        place = _place(request)
+
+        def write(db: Connection) -> None:
+            target = get(db, place)
+            for kind in (POLICY, ACTION):
+                for one in of(db, kind, place):
+                    resources.delete(db, kind, one.name)
+            resources.delete(db, TARGET, target.name)
+            tags.remove(db, target.arn)
+
+        await self._store.run(write)
+
+    async def put_policy(self, request: Document) -> str:
+        """PutScalingPolicy; returns the ARN. Raises ObjectNotFound, ValidationException, LimitExceeded."""
+        kind = request.get("PolicyType", "StepScaling")
+        configuration = request.get(f"{kind}PolicyConfiguration")
+        if kind == "PredictiveScaling":
+            raise ValidationException("Predictive scaling is not here: use TargetTrackingScaling or StepScaling.")
+        if not configuration:
+            raise ValidationException(f"{kind}PolicyConfiguration is needed for a policy of type {kind}.")
+        if kind == "TargetTrackingScaling":
+            tracking.check(configuration)
+        elif not configuration.get("StepAdjustments") or "AdjustmentType" not in configuration:
+            raise ValidationException("A step policy needs AdjustmentType and StepAdjustments.")
+        document = {"PolicyType": kind, f"{kind}PolicyConfiguration": configuration}
+        return await self._put(POLICY, _place(request), request["PolicyName"], document)
+
+    async def put_action(self, request: Document) -> None:
+        """PutScheduledAction. Raises ObjectNotFound, ValidationException, LimitExceeded."""
+        members = ("Schedule", "Timezone", "StartTime", "EndTime", "ScalableTargetAction")
+        document = {member: request[member] for member in members if request.get(member) is not None}
+
+        def check(db: Connection) -> None:
+            known = resources.get(db, ACTION, key(_place(request), request["ScheduledActionName"]))
+            merged = (known.document if known is not None else {}) | document
+            if "Schedule" not in merged:
+                raise ValidationException("Schedule is required for a new scheduled action.")
+            expressions.parse(merged["Schedule"], merged.get("Timezone", "UTC"))
+            if not merged.get("ScalableTargetAction"):
+                raise ValidationException("ScalableTargetAction must have MinCapacity or MaxCapacity.")
+
+        await self._store.run(check)
+        document["cursor"] = self._clock.now()
+        await self._put(ACTION, _place(request), request["ScheduledActionName"], document)
+
+    async def delete(self, kind: str, request: Document, name: str) -> None:
+        """Delete a policy or an action. Raises ObjectNotFound."""
+        place = _place(request)
+        if not await self._store.run(lambda db: resources.delete(db, kind, key(place, name))):
+            what = "scaling policy" if kind == POLICY else "scheduled action"
+            raise ObjectNotFound(f"No {what} found for service namespace: sagemaker, {_words(place)}, name: {name}.")
+
+    async def find(self, kind: str) -> list[Resource]:
+        """All of one kind, oldest first."""
+        return await self._store.run(lambda db: resources.every(db, kind))
+
+    def scalable(self, place: Place) -> Scalable:
+        """The kind of capacity. Raises ValidationException."""
+        scalable = self._dimensions.get(place[1])
+        if scalable is None:
+            raise ValidationException(
+                f"The scalable dimension {place[1]} is not here: use {', '.join(self._dimensions)}."
+            )
+        return scalable
+
+    async def _put(self, kind: str, place: Place, name: str, document: Document) -> str:
+        now = self._clock.now()
+        what = "scalingPolicy" if kind == POLICY else "scheduledAction"
+        label = "policyName" if kind == POLICY else "scheduledActionName"
+        arn = self._partition.arn(f"{what}:{uuid.uuid4()}:resource/sagemaker/{place[0]}:{label}/{name}", "autoscaling")
+
+        def write(db: Connection) -> str:
+            get(db, place)
+            found = resources.get(db, kind, key(place, name))
+            if found is not None:
+                found.document, found.modified_at = found.document | document, now
+                resources.save(db, found)
+                return found.arn
+            if len(of(db, kind, place)) >= MOST_OF_A_KIND[kind]:
+                raise LimitExceeded(f"A scalable target can have {MOST_OF_A_KIND[kind]} of these. Delete some.")
+            resources.insert(db, Resource(kind, key(place, name), arn, now, now, "", document))
+            return arn
+
+        return await self._store.run(write)
+
+
+def get(db: Connection, place: Place) -> Resource:
+    """A scalable target. Raises ObjectNotFound."""
+    target = resources.get(db, TARGET, key(place))
+    if target is None:
+        raise ObjectNotFound(f"No scalable target registered for service namespace: sagemaker, {_words(place)}.")
+    return target
+
+
+def _check_bounds(low: int | None, high: int | None, least: int) -> None:
+    if low is None or high is None:
+        raise ValidationException("MinCapacity and MaxCapacity are both required for a new scalable target.")
+    if low > high:
+        raise ValidationException(f"MinCapacity ({low}) must not be greater than MaxCapacity ({high}).")
+    if low < least:
+        raise ValidationException(f"MinCapacity must be at least {least}.")
+
+
+def _place(request: Document) -> Place:
+    if request["ServiceNamespace"] != "sagemaker":
+        raise ValidationException(f"Only the service namespace sagemaker is here, not {request['ServiceNamespace']}.")
+    return request["ResourceId"], request["ScalableDimension"]
+
+
+def place_of(resource: Resource) -> Place:
+    """ResourceId and ScalableDimension of a target, policy, action or activity."""
+    parts = resource.name.split("|")
+    return parts[0], parts[1]
+
+
+def key(place: Place, name: str = "") -> str:
+    """The name that the record of a target, or of something of it, has in the store."""
+    return "|".join((*place, name) if name else place)
+
+
+def _words(place: Place) -> str:
+    return f"resource ID: {place[0]}, scalable dimension: {place[1]}"
+
+
+def _digest(place: Place) -> str:
+    return hashlib.sha256(key(place).encode()).hexdigest()[:32]
+
+
+def of(db: Connection, kind: str, place: Place) -> list[Resource]:
+    """A target's policies, actions or activities, oldest first."""
+    return [one for one in resources.every(db, kind) if place_of(one) == place]
