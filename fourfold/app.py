@@ -51,6 +51,7 @@ from fourfold.control.autoscaling.targets import Targets
 from fourfold.control.components import Copies, InferenceComponents, component_folders
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
+from fourfold.control.fleets import Fleets
 from fourfold.control.models import prepare
 from fourfold.control.packages import packaged
 from fourfold.control.reconcile import Reconciler
@@ -120,17 +121,10 @@ class App:
         self.history = History(self.store, clock)
         self.actions = Actions()
         self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
+        room = Room(settings.limits.warm_workers)
+        fleets = Fleets(self.placer, artifacts.fetch, settings, clock, room, self.meter)
         self.reconciler = Reconciler(
-            self.store,
-            self.placer,
-            self.routes,
-            artifacts.fetch,
-            settings,
-            clock,
-            Room(settings.limits.warm_workers),
-            self.meter,
-            forget=tags.remove,
-            alarms=self.alarms.states,
+            self.store, fleets, self.routes, settings, clock, forget=tags.remove, alarms=self.alarms.states
         )
         endpoints = Endpoints(
             self.store,

@@ -19,74 +19,31 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.control import deployments
-from fourfold.control.composites import Site, build, is_composite
 from fourfold.control.deployments import Deployment, Plan, RolledBack
-from fourfold.control.endpoints import BUSY, Document, all_variants
-from fourfold.control.models import Fetch, Prepared, elasticity, prepare
+from fourfold.control.endpoints import BUSY, Document
+from fourfold.control.fleets import Fleets
+from fourfold.control.running import Running, keeps_workers, route, shared_route
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
 from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
-from fourfold.pool.fleet import Fleet
-from fourfold.pool.local import Placer
-from fourfold.pool.metering import Meter
-from fourfold.pool.room import Room
-from fourfold.pool.routes import Kind, Route, Routes, Variant
-from fourfold.pool.several import Several, Workers
-from fourfold.pool.shadow import Shadow
+from fourfold.pool.routes import Routes
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
-from fourfold.store.usage import Key
 
 log = logging.getLogger(__name__)
 
 TICK = 0.1
 AT_ONCE = 4
 """Endpoints that are worked on side by side: loading is CPU and disk, more would only slow each other down."""
-ASYNC_SECONDS = 3600.0
-"""How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
 RESTORE_SECONDS = 1.0
 """After a restart: pause before an endpoint that could not be brought back is tried again."""
-LOG_LINES = 60
-"""Last lines of a worker's log that a FailureReason quotes."""
-SHADOW_NICE = 10
-"""CPU priority of a shadow variant's workers below production's."""
-
-
-@dataclass
-class Running:
-    """An endpoint that answers calls."""
-
-    wanted: Document
-    revision: int
-    fleets: dict[str, Workers] = field(default_factory=dict)
-    variants: dict[str, Variant] = field(default_factory=dict)
-    folders: dict[str, str] = field(default_factory=dict)
-    images: dict[str, list[Document]] = field(default_factory=dict)
-
-    @property
-    def production(self) -> list[Variant]:
-        """The variants that answer."""
-        return [self.variants[variant["VariantName"]] for variant in self.wanted["config"]["ProductionVariants"]]
-
-    @property
-    def shadows(self) -> list[Variant]:
-        """The variants that get copies."""
-        shadows = self.wanted["config"].get("ShadowProductionVariants", [])
-        return [self.variants[variant["VariantName"]] for variant in shadows]
-
-    @property
-    def healthy(self) -> bool:
-        return all(fleet.ready or not (fleet.wanted or fleet.failure) for fleet in self.fleets.values())
 
 
 class Reconciler:
@@ -94,13 +51,10 @@ class Reconciler:
 
     Args:
         store: desired state, and the statuses it writes.
-        placer: starts workers.
+        fleets: brings up workers.
         routes: where endpoints that can be called are published.
-        fetch: brings a model's artifact to this machine; blocking.
-        settings: folders and limits.
+        settings: folders.
         clock: for stamps.
-        room: what the workers of serverless endpoints share.
-        meter: counts what they use.
         forget: called in the transaction that removes an endpoint, with its ARN, for what hangs on it (tags).
         alarms: the states of alarms by name, for deployments that watch some.
     """
@@ -108,24 +62,18 @@ class Reconciler:
     def __init__(
         self,
         store: Store,
-        placer: Placer,
+        fleets: Fleets,
         routes: Routes,
-        fetch: Fetch,
         settings: Settings,
         clock: Clock,
-        room: Room,
-        meter: Meter,
         forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
         alarms: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
         self._store = store
-        self._placer = placer
+        self._fleets = fleets
         self._routes = routes
-        self._fetch = fetch
         self._settings = settings
         self._clock = clock
-        self._room = room
-        self._meter = meter
         self._forget = forget
         self._alarms = alarms or _no_alarms
         self._awake = asyncio.Event()
@@ -221,18 +169,18 @@ class Reconciler:
         revision = document["revision"]
         wanted = document["wanted"]
         if before is None and document["deployed"] and document["deployed"].get("revision") != revision:
-            revision, wanted = (
-                document["deployed"]["revision"],
-                document["deployed"],
-            )  # first what ran before the restart
+            wanted = document["deployed"]  # first what ran before the restart
+            revision = wanted["revision"]
         started = self._clock.monotonic()
         try:
             plan = deployments.plan(document.get("deployment"), sum(wanted["counts"].values()))
             first = plan.shares[0] if plan.rolling and before is not None else 1.0
             async with self._at_once:
-                if before is not None and not _keeps_workers(before.wanted, wanted):
+                if before is not None and not keeps_workers(before.wanted, wanted):
                     await self._stage(endpoint.name, revision, wanted, "Creating")
-                after = await self._bring_up(endpoint.name, wanted, revision, before, document["deployed"], first)
+                after = await self._fleets.bring_up(
+                    endpoint.name, wanted, revision, before, document["deployed"], first, self._changed
+                )
         except Exception as error:
             if not isinstance(error, FourfoldError):
                 log.exception("deployment failed", extra={"endpoint": endpoint.name})
@@ -242,7 +190,7 @@ class Reconciler:
         if before is not None and not await self._change_over(endpoint, revision, plan, started, before, after):
             return
         self.running[endpoint.name] = after
-        self._publish(after)
+        self._routes.publish(route(after))
         deployed = wanted | {"revision": revision, "folders": after.folders, "images": after.images}
         changes = {"deployed": deployed, "stage": None}
         if endpoint.name in self._retried:
@@ -251,19 +199,19 @@ class Reconciler:
         await self._settle(endpoint.name, revision, "InService", changes)
         log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
         if before is not None:
-            await deployments.settle(_without(before, after))
+            await deployments.settle(before.without(after))
 
     async def _change_over(
         self, endpoint: Resource, revision: int, plan: Plan, started: float, before: Running, after: Running
     ) -> bool:
         """Move traffic from the old fleets to the new ones, step by step. False: it went wrong and was undone."""
-        new = _without(after, before)
+        new = after.without(before)
         if not new:
             return True
         name = endpoint.name
         deployment = Deployment(
             plan, self._clock, before.fleets, after.fleets,
-            partial(self._publish_both, before, after), self._alarms,
+            lambda share: self._routes.publish(shared_route(before, after, share)), self._alarms,
             partial(self._stage, name, revision, after.wanted),
         )  # fmt: skip
         self._arriving[name] = after
@@ -272,7 +220,7 @@ class Reconciler:
         except Exception as error:
             if not isinstance(error, RolledBack):
                 log.exception("deployment failed", extra={"endpoint": name})
-            _scale_back(before, after)
+            before.scale_as_wanted(after.fleets)
             await self._roll_back(endpoint, revision, deployment, str(error) or type(error).__name__, before)
             await deployments.settle(new)
             return False
@@ -298,27 +246,8 @@ class Reconciler:
             failure = f"{reason} The roll-back failed: {problem.message}"
             await self._settle(endpoint.name, revision, "UpdateRollbackFailed", {"failure": failure})
             return
-        self._publish(before)
+        self._routes.publish(route(before))
         await self._settle(endpoint.name, revision, "InService", {})
-
-    def _publish(self, running: Running) -> None:
-        name, config = running.production[0].endpoint, running.wanted["config"]
-        route = Route(
-            name, running.production, _kind(config), config.get("AsyncInferenceConfig"), shadows=running.shadows
-        )  # fmt: skip
-        self._routes.publish(route)
-
-    def _publish_both(self, before: Running, after: Running, share: float) -> None:
-        """Calls go to the new fleets with this share, to the old ones with the rest."""
-        old, new = before.production, after.production
-        of_old, of_new = sum(v.weight for v in old), sum(v.weight for v in new)
-        weights = [v.weight / of_old * (1 - share) for v in old] + [v.weight / of_new * share for v in new]
-        config = after.wanted["config"]
-        route = Route(
-            new[0].endpoint, [*old, *new], _kind(config), config.get("AsyncInferenceConfig"), weights=weights,
-            shadows=[*before.shadows, *after.shadows],
-        )  # fmt: skip
-        self._routes.publish(route)
 
     async def _stage(self, name: str, revision: int, wanted: Document, status: str) -> None:
         """Note what a deployment does, for DescribeEndpoint."""
@@ -333,111 +262,6 @@ class Reconciler:
 
         await self._store.run(write)
 
-    async def _bring_up(
-        self,
-        name: str,
-        wanted: Document,
-        revision: int,
-        before: Running | None,
-        deployed: Document | None,
-        share: float,
-    ) -> Running:
-        """Workers for every variant, those that need not change kept. All or nothing; of new fleets only a share."""
-        after = Running(wanted, revision)
-        restored = before is None and deployed is not None  # it loaded before the restart, so it need not be tried
-        started: list[Workers] = []
-        try:
-            for variant in all_variants(wanted["config"]):
-                variant_name = variant["VariantName"]
-                count = wanted["counts"][variant_name]
-                if before is not None and _same_workers(before.wanted, wanted, variant_name):
-                    fleet = before.fleets[variant_name]
-                    after.folders |= _of_variant(variant_name, before.folders)
-                    after.images[variant_name] = before.images[variant_name]
-                    if isinstance(fleet, Fleet | Several):
-                        await fleet.reach(count)
-                    elif isinstance(fleet, ElasticFleet):
-                        fleet.resize(
-                            max_concurrency=variant["ServerlessConfig"]["MaxConcurrency"],
-                            provisioned=variant["ServerlessConfig"].get("ProvisionedConcurrency", 0),
-                        )
-                else:
-                    fleet = await self._new_fleet(name, variant, wanted, after, deployed)
-                    started.append(fleet)
-                    if not restored or (count and not isinstance(fleet, ElasticFleet)):
-                        await fleet.start(deployments.part(count, share))
-                fleet.changed = lambda: self._changed(name)
-                after.fleets[variant_name] = fleet
-                old = before.variants.get(variant_name) if before else None
-                after.variants[variant_name] = Variant(
-                    name, variant_name, wanted["weights"][variant_name], fleet,
-                    stats=old.stats if old else None, log_group=self._log_group(name), count=count,
-                )  # fmt: skip
-            _cast_shadow(after)
-        except BaseException as error:
-            if isinstance(error, ModelLoadError) and started:
-                error.message += _last_lines(started[-1])
-            await asyncio.gather(*(fleet.stop(0) for fleet in started), return_exceptions=True)
-            raise
-        return after
-
-    async def _new_fleet(
-        self, endpoint: str, variant: Document, wanted: Document, after: Running, deployed: Document | None
-    ) -> Workers:
-        name, model_name = variant["VariantName"], variant.get("ModelName")
-        if model_name is None:
-            after.images[name] = []
-            return Components()
-        model = wanted["models"][model_name]
-        folders = deployed["folders"] if deployed and deployed["revision"] == after.revision else {}
-        health_check = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 0)
-        log_folder = self._settings.logs / "endpoints" / endpoint / name
-        if is_composite(model):
-            site = Site(name, log_folder, self._settings.limits, folders, health_check)
-            several = await build(model_name, model, site, self._prepare, self._placer)
-            after.folders |= site.folders
-            after.images[name] = [image for one in site.prepared for image in _images(one, self._clock.now())]
-            return several
-        prepared = await self._prepare(model_name, model, folder=Path(folders[name]) if name in folders else None)
-        after.folders[name] = prepared.spec.path
-        after.images[name] = _images(prepared, self._clock.now())
-        serverless = variant.get("ServerlessConfig")
-        if serverless is not None:
-            return ElasticFleet(
-                prepared.spec,
-                self._placer,
-                prepared.batching,
-                elasticity(serverless, prepared.spec.environment),
-                room=self._room,
-                bill=partial(self._meter.add, Key(endpoint, name, serverless["MemorySizeInMB"])),
-                used=await self._meter.total(endpoint, name),
-                imports=prepared.imports,
-                log_folder=log_folder,
-            )
-        batching = prepared.batching
-        if "AsyncInferenceConfig" in wanted["config"]:
-            batching = replace(batching, timeout=ASYNC_SECONDS)
-        return Fleet(
-            prepared.spec,
-            self._placer,
-            batching,
-            imports=prepared.imports,
-            load_timeout=max(prepared.load_timeout, health_check),
-            log_folder=log_folder,
-            nice=SHADOW_NICE if variant in wanted["config"].get("ShadowProductionVariants", []) else 0,
-        )
-
-    async def _prepare(self, name: str, model: Document, *, folder: Path | None = None) -> Prepared:
-        return await prepare(
-            name,
-            model,
-            self._fetch,
-            self._settings.limits,
-            environments=self._settings.environments,
-            trusted_only=self._settings.trusted_only,
-            folder=folder,
-        )
-
     async def _failed(self, endpoint: Resource, revision: int, error: FourfoldError) -> None:
         log.warning("endpoint failed", extra={"endpoint": endpoint.name, "reason": error.message})
         if endpoint.name not in self.running:
@@ -451,7 +275,7 @@ class Reconciler:
         deployed = {**endpoint.document["deployed"], "revision": revision}  # the wish is given up, what runs stays
         running = self.running[endpoint.name]
         running.revision = revision
-        _scale_back(running, running)
+        running.scale_as_wanted(running.fleets)
         changes = {"failure": error.message, "wanted": deployed, "deployed": deployed, "stage": None}
         await self._settle(endpoint.name, revision, "InService", changes)
 
@@ -521,82 +345,10 @@ class Reconciler:
 
         await self._store.run(write)
 
-    def _log_group(self, endpoint: str) -> str:
-        return self._settings.partition.arn(f"log-group:/aws/sagemaker/Endpoints/{endpoint}", "logs")
-
-
-def _without(running: Running, other: Running) -> list[Workers]:
-    """The fleets that the other does not have."""
-    theirs = set(map(id, other.fleets.values()))
-    return [fleet for fleet in running.fleets.values() if id(fleet) not in theirs]
-
-
-def _cast_shadow(running: Running) -> None:
-    """With a shadow variant, the production variant's calls are copied to it."""
-    for shadow in running.shadows:
-        (production,) = running.production
-        share = min(1.0, shadow.weight / production.weight)
-        production.submit = Shadow(production.submit, shadow, share).submit
-
-
-def _scale_back(before: Running, after: Running) -> None:
-    """Give fleets that both have the size that they had."""
-    for name, fleet in before.fleets.items():
-        if isinstance(fleet, Fleet) and after.fleets.get(name) is fleet:
-            fleet.scale(before.wanted["counts"][name])
-
 
 async def _no_alarms(_names: Sequence[str]) -> Mapping[str, str]:
     return {}
 
 
-def _kind(config: Document) -> Kind:
-    if "AsyncInferenceConfig" in config:
-        return "asynchronous"
-    return "serverless" if any("ServerlessConfig" in variant for variant in all_variants(config)) else "realtime"
-
-
 def _unsettled(db: Connection) -> list[Resource]:
     return resources.every(db, "endpoint", BUSY)
-
-
-def _same_workers(old: Document, new: Document, variant: str) -> bool:
-    """Would the variant's workers load and run the same under both wishes?"""
-
-    def workers(wanted: Document) -> Any:
-        for entry in all_variants(wanted["config"]):
-            if entry["VariantName"] == variant:
-                ignored = ("InitialVariantWeight", "InitialInstanceCount", "ServerlessConfig")
-                memory = entry.get("ServerlessConfig", {}).get("MemorySizeInMB")  # its other bounds need no new worker
-                kept = {k: v for k, v in entry.items() if k not in ignored}
-                if "ModelName" not in entry:
-                    return "components"  # which come and go by themselves
-                return kept, memory, wanted["models"].get(entry["ModelName"])
-        return None
-
-    before, after = workers(old), workers(new)
-    return before is not None and before == after
-
-
-def _of_variant(name: str, folders: Mapping[str, str]) -> dict[str, str]:
-    """The folders of one variant: its own, and those of its containers."""
-    return {key: folder for key, folder in folders.items() if key.partition("/")[0] == name}
-
-
-def _keeps_workers(old: Document, new: Document) -> bool:
-    """Is every variant of the new wish one that runs already?"""
-    return all(_same_workers(old, new, variant["VariantName"]) for variant in all_variants(new["config"]))
-
-
-def _images(prepared: Prepared, now: float) -> list[Document]:
-    image = prepared.image or f"fourfold/{prepared.spec.format}:latest"
-    return [
-        {"SpecifiedImage": image, "ResolvedImage": f"fourfold/{prepared.spec.format}:latest", "ResolutionTime": now}
-    ]
-
-
-def _last_lines(fleet: Workers) -> str:
-    """The end of the newest worker's log, for a FailureReason."""
-    text = fleet.last_log()
-    lines = text.strip().splitlines()[-LOG_LINES:]
-    return "\nLast lines of its log:\n" + "\n".join(lines) if lines else ""
