@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from fourfold import __version__
 from fourfold.api.keys import Keys
 from fourfold.cli.artifact import packed
 from fourfold.cli.client import CommandError
@@ -222,6 +223,7 @@ class TestEndpoints:
     def test_a_model_that_does_not_load_is_told_with_its_reason(self, shell: Shell, doubler: Path) -> None:
         (doubler / "code" / "inference.py").write_text("def model_fn(model_dir):\n    raise ValueError('no weights')\n")
         failed = shell.run("deploy", str(doubler), "--name", "broken", code=1)
+        assert "broken is not in service" in failed.stderr
         assert "no weights" in failed.stderr
         (doubler / "code" / "inference.py").write_text(DOUBLER)
         assert shell.json("deploy", str(doubler), "--name", "broken")["EndpointStatus"] == "InService"
@@ -251,6 +253,10 @@ class TestEndpoints:
     def test_without_credentials(self, shell: Shell, tmp_path: Path) -> None:
         failed = shell.run("list", "--data-dir", str(tmp_path), code=1)
         assert "fourfold env" in failed.stderr
+
+
+def test_version(shell: Shell) -> None:
+    assert shell.run("--version").stdout.strip() == f"fourfold {__version__}"
 
 
 def test_help_imports_nothing_heavy() -> None:

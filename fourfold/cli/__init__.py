@@ -7,8 +7,11 @@ to import (boto3, the server, numpy) is imported inside the command that needs i
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
+
+from fourfold import __version__
 
 app = typer.Typer(
     help="One model artifact, four ways to serve it, behind the Amazon SageMaker API.",
@@ -16,6 +19,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fourfold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before the command."""
+
 
 # The commands use `app`, hence after it. Their order here is their order in --help.
 from fourfold.cli import server  # noqa: E402, F401, I001

@@ -322,7 +322,10 @@ def _wait(sagemaker: Any, name: str, config: str, line: Any) -> dict[str, Any]:
         pause = min(pause * 1.5, 1.0)
     if endpoint["EndpointStatus"] != "InService" or endpoint["EndpointConfigName"] != config:
         reason = endpoint.get("FailureReason") or f"it is {endpoint['EndpointStatus']}"
-        raise CommandError(f"{name} does not serve the new model: {reason}\nMore: fourfold logs {name}")
+        stays = (
+            f"{name} goes on as it was" if endpoint["EndpointStatus"] == "InService" else f"{name} is not in service"
+        )
+        raise CommandError(f"{stays}, for the new model failed: {reason}\nMore: fourfold logs {name}")
     return endpoint
 
 
