@@ -43,6 +43,9 @@ FLAGS = {
     "sqs_endpoint": "--sqs-endpoint",
     "partition": "--account",
     "payload_bytes": "--max-payload",
+    "max_backlog": "--max-backlog",
+    "async_retention_seconds": "--async-retention",
+    "warm_workers": "--warm-workers",
 }
 """The option of `fourfold serve` that sets a field."""
 

@@ -129,6 +129,7 @@ class App:
         endpoints = Endpoints(
             self.store,
             settings.partition,
+            settings.limits,
             clock,
             self.reconciler.wake,
             lambda name: self.asynchronous.announce(name),  # made below

@@ -16,6 +16,8 @@ class Limits:
 
     payload_bytes: int = 6 * MIB
     """Largest body of InvokeEndpoint. 6 MiB as in SageMaker's API model; `--max-payload` allows up to 25 MiB."""
+    instances: int = 256
+    """Most instances of one variant, and copies of one inference component: each is a process of this machine."""
     queue_length: int = 1024
     """Calls that may wait per variant before the next gets ThrottlingException."""
     invocation_seconds: float = 60.0

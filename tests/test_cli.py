@@ -24,11 +24,13 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from typer.testing import CliRunner
 
 from fourfold import __version__
 from fourfold.api.keys import Keys
+from fourfold.cli import app
 from fourfold.cli.artifact import packed
-from fourfold.cli.client import CommandError
+from fourfold.cli.client import CommandError, Server
 from fourfold.cli.endpoints import _added
 from fourfold.cli.server import LARGEST_PAYLOAD, size
 
@@ -263,6 +265,28 @@ def test_help_imports_nothing_heavy() -> None:
     program = "import sys, fourfold.cli; print([name for name in ('boto3', 'numpy', 'uvicorn') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:4004", "http://", "http://127.0.0.1:99999", "ftp://127.0.0.1"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(CommandError, match=r"is no address of a server: write --endpoint-url http://127.0.0.1:4004"):
+        Server(url)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--account", "12"), ("--public-url", "here"), ("--sqs-endpoint", "queue"), ("--log-level", "loud")],
+)
+def test_the_server_does_not_start_with_an_option_that_makes_no_sense(option: str, value: str) -> None:
+    refused = CliRunner().invoke(app, ["serve", option, value])
+    assert refused.exit_code == 2
+    assert option in refused.stderr
+
+
+def test_a_data_folder_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert CliRunner().invoke(app, ["serve", "--data-dir", str(tmp_path / "file")]).exit_code == 2
+    assert CliRunner().invoke(app, ["keys", "list", "--data-dir", str(tmp_path / "none")]).exit_code == 1
 
 
 @pytest.mark.parametrize(

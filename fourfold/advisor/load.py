@@ -232,7 +232,7 @@ def _figure(name: str, value: Any) -> float:
         raise ValidationException(f"{name}: is {value!r}; give a finite number")
     if figure < 0 or (figure == 0 and name not in _MAY_BE_ZERO):
         raise ValidationException(
-            f"{name}: is {figure:g}; it must be greater than 0" + (" or 0" if name in _MAY_BE_ZERO else "")
+            f"{name}: is {figure:g}; it must be " + ("0 or more" if name in _MAY_BE_ZERO else "greater than 0")
         )
     greatest, why = _GREATEST.get(name, (math.inf, ""))
     if figure > greatest:

@@ -106,8 +106,7 @@ def run(
 
     The content type comes from the input's suffix: .csv, .jsonl, .json, .parquet, .arrow, .arrows, .npy; also with .gz.
     """
-    if not wait and not output.startswith("s3://"):
-        raise typer.BadParameter("with --no-wait the answers can only go to s3://…", param_hint="--output")
+    _check_places(source, output, manifest, wait)
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
     job = name or _stamped(Path(model).stem if "/" in model else model)
@@ -280,13 +279,13 @@ def _known_model(sagemaker: Any, name: str) -> str:
 
 def _kind(server: Server, source: str, manifest: bool) -> tuple[str, bool]:
     """The content type that all inputs' suffixes agree on, and whether they are packed with gzip."""
-    names = _names(server, source, manifest)
-    kinds = {(_suffix(name), _is_gzip(name)) for name in names}
-    if len(kinds) == 1:
-        suffix, zipped = kinds.pop()
-        if suffix in CONTENT_TYPES:
+    kinds = {(_suffix(name), _is_gzip(name)) for name in _names(server, source, manifest)}
+    match list(kinds):
+        case []:
+            raise CommandError(f"there is nothing in {source}")
+        case [(suffix, zipped)] if suffix in CONTENT_TYPES:
             return CONTENT_TYPES[suffix], zipped
-    listed = ", ".join(sorted({suffix or "none" for suffix, _ in kinds})) or "no objects at all"
+    listed = ", ".join(sorted({suffix or "none" for suffix, _ in kinds}))
     raise CommandError(
         f"the names in {source} tell no content type (suffixes: {listed}): give --content-type, and one kind a job"
     )
@@ -339,6 +338,17 @@ def _processing(filter: str | None, output_filter: str | None, join: str | None)
     processing = {"InputFilter": filter, "OutputFilter": output_filter, "JoinSource": "Input" if join else None}
     given = {member: value for member, value in processing.items() if value is not None}
     return {"DataProcessing": given} if given else {}
+
+
+def _check_places(source: str, output: str, manifest: bool, wait: bool) -> None:
+    if manifest and not source.startswith("s3://"):
+        raise typer.BadParameter("a manifest is an object in a bucket: give s3://…", param_hint="--input")
+    if output.startswith("s3://"):
+        return
+    if not wait:
+        raise typer.BadParameter("with --no-wait the answers can only go to s3://…", param_hint="--output")
+    if Path(output).is_file():
+        raise typer.BadParameter(f"{output} is a file: the answers need a folder", param_hint="--output")
 
 
 @contextmanager

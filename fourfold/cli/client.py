@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import typer
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from fourfold.api.keys import Key
 
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="FOURFOLD_DATA_DIR", help="The server's data folder.", show_default=True)
+    Path,
+    typer.Option(
+        "--data-dir", envvar="FOURFOLD_DATA_DIR", help="The server's data folder.", show_default=True, file_okay=False
+    ),
 ]
 Url = Annotated[
     str, typer.Option("--endpoint-url", envvar="AWS_ENDPOINT_URL", help="Address of the server.", show_default=True)
@@ -39,6 +43,11 @@ class Server:
 
     url: str = URL
     data_dir: Path = DATA_DIR
+
+    def __post_init__(self) -> None:
+        """Raises CommandError where the address is none that HTTP can reach."""
+        if not is_address(self.url):
+            raise CommandError(f"{self.url!r} is no address of a server: write --endpoint-url {URL}")
 
     def client(self, service: str) -> Any:
         """A boto3 client of this server, never of AWS.
@@ -82,7 +91,7 @@ class Server:
             with urlopen(request, timeout=30) as answer:  # noqa: S310  # the user's own server
                 return str(answer.read(), "utf-8", "replace")
         except HTTPError as error:
-            raise CommandError(f"{path} answered {error.code}: {_told(error.read())}") from None
+            raise CommandError(_told(error.read()) or f"{path} answered {error.code}") from None
         except URLError as error:
             raise CommandError(f"no server answers at {self.url} ({error.reason}): {START}") from None
 
@@ -104,6 +113,15 @@ class Server:
                 'name the folder with --data-dir, or set the environment with: eval "$(fourfold env)"'
             )
         return found[0]
+
+
+def is_address(url: str) -> bool:
+    """Is this http://host or https://host, with a port or without?"""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _told(body: bytes) -> str:

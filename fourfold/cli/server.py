@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, environment, region
+from fourfold.cli.client import DATA_DIR, CommandError, DataDir, Json, environment, is_address, region
 from fourfold.cli.output import print_json, print_table
 from fourfold.config import MIB, Limits, Settings
 from fourfold.records import ACCOUNT_ID, Partition
@@ -40,6 +41,18 @@ def size(text: str) -> int:
     return count
 
 
+def _address(text: str) -> str:
+    if text and not is_address(text):
+        raise typer.BadParameter(f"{text!r} is no address: write http://host:port")
+    return text
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{12}", text):
+        raise typer.BadParameter(f"{text!r} is no account id: it has 12 digits")
+    return text
+
+
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT.host,
@@ -62,10 +75,13 @@ def serve(
         bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
     ] = False,
     public_url: Annotated[
-        str, typer.Option(help="Address under which others reach the server, for links in what it sends.")
+        str,
+        typer.Option(
+            help="Address under which others reach the server, for links in what it sends.", callback=_address
+        ),
     ] = DEFAULT.public_url,
     sqs_endpoint: Annotated[
-        str, typer.Option(help="Address of an SQS endpoint whose queues may subscribe to topics.")
+        str, typer.Option(help="Address of an SQS endpoint whose queues may subscribe to topics.", callback=_address)
     ] = DEFAULT.sqs_endpoint,
     warm_workers: Annotated[
         int | None,
@@ -73,7 +89,7 @@ def serve(
             help="From so many serverless workers on, the longest idle one goes; else when memory is short.", min=1
         ),
     ] = None,
-    account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID")] = ACCOUNT_ID,
+    account: Annotated[str, typer.Option(help="Account id in ARNs.", metavar="ID", callback=_account)] = ACCOUNT_ID,
 ) -> None:
     """Serve until SIGTERM. Prints `ready http://HOST:PORT` when it answers.
 
@@ -112,7 +128,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def env(
     data_dir: DataDir = DATA_DIR,
     host: Annotated[str, typer.Option(help="Address of the server.")] = DEFAULT.host,
-    port: Annotated[int, typer.Option(help="Port of the server.")] = DEFAULT.port,
+    port: Annotated[int, typer.Option(help="Port of the server.", min=1, max=65535)] = DEFAULT.port,
 ) -> None:
     """Print what a client needs as lines for sh: eval "$(fourfold env)".
 
@@ -144,6 +160,8 @@ def create_key(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
 @keys.command("list")
 def list_keys(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
     """List the ids of the keys; secrets stay in the data folder."""
+    if not data_dir.is_dir():
+        raise CommandError(f"there is no folder {data_dir}: name the server's with --data-dir")
     found = _keys(data_dir).list()
     if json:
         print_json([{"access_key_id": key.access_key_id, "created_at": _when(key)} for key in found])

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock, sleep_or_event
 from fourfold.config import Settings
 from fourfold.control.composites import Prepare, is_composite
+from fourfold.control.endpoints import check_count
 from fourfold.control.models import Prepared
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError, ValidationException
 from fourfold.pool.components import Components
@@ -77,6 +78,7 @@ class InferenceComponents:
         Raises:
             ValidationException: the name is taken, the endpoint or model is not there, or the endpoint's variant has
                 a model of its own.
+            ResourceLimitExceeded: more copies than a component may have; the other two below raise it, too.
         """
         name, now = request["InferenceComponentName"], self._clock.now()
         arn = self._settings.partition.arn(f"{KIND}/{name}")
@@ -86,13 +88,15 @@ class InferenceComponents:
                 raise ValidationException(f'Cannot create already existing inference component "{arn}".')
             endpoint, variant = self._variant(db, request)
             specification = _specification(request.get("Specification"), request.get("Specifications"))
+            copies = request.get("RuntimeConfig", {}).get("CopyCount", 1)
+            self._check_copies(name, copies)
             document = {
                 "EndpointName": endpoint.name,
                 "EndpointArn": endpoint.arn,
                 "VariantName": variant,
                 "Specification": specification,
                 "model": self._model(db, specification),
-                "copies": request.get("RuntimeConfig", {}).get("CopyCount", 1),
+                "copies": copies,
                 "current": 0,
                 "revision": 1,
                 "deployed": None,
@@ -168,7 +172,11 @@ class InferenceComponents:
             )
         return component
 
+    def _check_copies(self, name: str, copies: int) -> None:
+        check_count(copies, self._settings.limits, f'Inference component "{name}"', "copies")
+
     def _want(self, db: Connection, component: Resource, document: Document) -> None:
+        self._check_copies(component.name, document["copies"])
         component.document = document | {"revision": document["revision"] + 1, "FailureReason": None}
         component.status = "Updating"
         component.modified_at = self._clock.now()

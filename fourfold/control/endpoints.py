@@ -22,8 +22,9 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
+from fourfold.config import Limits
 from fourfold.control.deployments import plan
-from fourfold.errors import ValidationException
+from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
@@ -32,13 +33,8 @@ Document = dict[str, Any]
 
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
-
 Announce = Callable[[str], Awaitable[None]]
 """Told the name of an endpoint that was created or is to be updated."""
-
-
-async def _silent(_name: str) -> None:
-    """Nobody is told."""
 
 
 class Endpoints:
@@ -47,22 +43,35 @@ class Endpoints:
     Args:
         store: where it is kept.
         partition: for ARNs.
+        limits: how many instances a variant may have.
         clock: for stamps.
         wake: tells the control loop that there is something to do.
         announce: tells the topics of asynchronous endpoints that these may be notified.
     """
 
     def __init__(
-        self, store: Store, partition: Partition, clock: Clock, wake: Callable[[], None], announce: Announce = _silent
+        self,
+        store: Store,
+        partition: Partition,
+        limits: Limits,
+        clock: Clock,
+        wake: Callable[[], None],
+        announce: Announce,
     ) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._wake = wake
         self._announce = announce
+        self._limits = limits
 
     async def create(self, request: Document) -> Document:
-        """CreateEndpoint. Raises ValidationException: name taken, config or model missing."""
+        """CreateEndpoint.
+
+        Raises:
+            ValidationException: name taken, config or model missing.
+            ResourceLimitExceeded: more instances than a variant may have; the other two below raise it, too.
+        """
         name = request["EndpointName"]
         now = self._clock.now()
         arn = self._partition.arn(f"endpoint/{name}")
@@ -71,6 +80,7 @@ class Endpoints:
             if resources.get(db, "endpoint", name) is not None:
                 raise ValidationException(f'Cannot create already existing endpoint "{arn}".')
             wanted = self._wish(db, request["EndpointConfigName"])
+            self._check_counts(wanted)
             _check_deployment(db, request.get("DeploymentConfig"), wanted)
             document = {"wanted": wanted, "deployed": None, "revision": 1, "failure": None}
             document["deployment"] = request.get("DeploymentConfig")
@@ -200,7 +210,12 @@ class Endpoints:
             "counts": {variant["VariantName"]: variant.get("InitialInstanceCount", 1) for variant in variants},
         }
 
+    def _check_counts(self, wanted: Document) -> None:
+        for variant, count in wanted["counts"].items():
+            check_count(count, self._limits, f'Variant "{variant}"', "instances")
+
     def _want(self, db: Connection, endpoint: Resource, wanted: Document) -> None:
+        self._check_counts(wanted)
         endpoint.document = endpoint.document | {
             "wanted": wanted, "revision": endpoint.document["revision"] + 1, "failure": None,
         }  # fmt: skip
@@ -212,6 +227,14 @@ class Endpoints:
 def all_variants(config: Document) -> list[Document]:
     """Production and shadow variants of an endpoint config."""
     return [*config.get("ProductionVariants", []), *config.get("ShadowProductionVariants", [])]
+
+
+def check_count(count: int, limits: Limits, whose: str, what: str) -> None:
+    """Raises ResourceLimitExceeded where so many workers are more than one owner may have."""
+    if count > limits.instances:
+        raise ResourceLimitExceeded(
+            f"{whose} can have {limits.instances} {what} at most, not {count}: each is a process of this machine."
+        )
 
 
 def artifact_folders(db: Connection) -> list[Path]:

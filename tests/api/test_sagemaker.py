@@ -425,6 +425,22 @@ def test_weights_and_capacities_change_in_place(server, sagemaker, onnx_model):
     assert "cannot all be 0" in message
 
 
+def test_there_is_a_bound_to_the_workers_that_one_variant_may_have(server, sagemaker, live):
+    crowd = [variant("live", InitialInstanceCount=10**9)]
+    sagemaker.create_endpoint_config(EndpointConfigName="crowd", ProductionVariants=crowd)
+    limit = {"code": "ResourceLimitExceeded"}
+    message = refused(sagemaker.create_endpoint, **limit, EndpointName="crowd", EndpointConfigName="crowd")
+    assert "256 instances at most" in message
+    refused(sagemaker.update_endpoint, **limit, EndpointName=live, EndpointConfigName="crowd")
+    refused(
+        sagemaker.update_endpoint_weights_and_capacities,
+        **limit,
+        EndpointName=live,
+        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 257}],
+    )
+    assert server.wait(live)["ProductionVariants"][0]["DesiredInstanceCount"] == 1
+
+
 def test_an_update_may_retain_what_was_set_since(server, sagemaker, onnx_model):
     server.deploy("retained", onnx_model)
     sagemaker.update_endpoint_weights_and_capacities(

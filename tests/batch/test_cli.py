@@ -143,12 +143,15 @@ def test_list_show_and_stop(shell: Shell) -> None:
 def test_mistakes_are_one_line(shell: Shell) -> None:
     (shell.folder / "rows.xyz").write_text("1,2,3\n")
     (shell.folder / "rows.csv").write_text("1,2,3\n")
+    (shell.folder / "nothing").mkdir()
     job = ["batch", "run", "--output", "out"]
     for arguments, words in (
         ([*job, "--model", "nobody", "--input", "rows.csv"], "neither a model, nor an endpoint, nor a file"),
         ([*job, "--model", "sum", "--input", "none.csv"], "there is no file or folder"),
-        ([*job, "--model", "sum", "--input", "rows.xyz"], "--content-type"),
+        ([*job, "--model", "sum", "--input", "rows.xyz"], "suffixes: .xyz"),
         ([*job, "--model", "sum", "--input", "rows.csv", "--filter", "nonsense"], "is not a filter"),
+        ([*job, "--model", "sum", "--input", "nothing"], "there is nothing in"),
+        (["batch", "resume", "nobody"], "fourfold: Could not find requested job"),
         (["batch", "show", "nobody"], "Could not find requested job"),
         (["batch", "errors", "nobody"], "Could not find requested job"),
         (["schedule", "show", "nobody"], "does not exist"),
@@ -157,6 +160,12 @@ def test_mistakes_are_one_line(shell: Shell) -> None:
         assert words in failed.stderr
         assert len(failed.stderr.splitlines()) == 1
         assert "Traceback" not in failed.stderr
+    for options, words in (
+        (["--input", "rows.csv", "--output", "rows.csv"], "is a file"),
+        (["--input", "rows.csv", "--output", "out", "--manifest"], "s3://"),
+        (["--input", "rows.csv", "--output", "out", "--no-wait"], "s3://"),
+    ):
+        assert words in shell.run("batch", "run", "--model", "sum", *options, code=2).stderr
 
 
 def test_a_schedule_runs_a_job_and_tells_of_it(shell: Shell, server: LiveServer) -> None:

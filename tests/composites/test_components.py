@@ -246,6 +246,7 @@ def test_components_that_make_no_sense_are_refused(server, endpoint, model, onnx
         ({"Specification": {"ModelName": "missing"}}, "Could not find model"),
         ({"Specification": {"ComputeResourceRequirements": NEEDS}}, "exactly one of ModelName and Container"),
         ({"Specification": {"ModelName": "sensible", "BaseInferenceComponentName": "x"}}, "not supported"),
+        ({"RuntimeConfig": {"CopyCount": 10**9}}, "256 copies at most"),
     ):
         with pytest.raises(ClientError, match=message):
             server.client("sagemaker").create_inference_component(**(sensible | change))
