@@ -17,7 +17,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fourfold.api.fastlane import endpoint_name, request_id
+from fourfold.api.fastlane import request_id
+from fourfold.api.heads import endpoint_name
 from fourfold.api.native import Handler
 from fourfold.errors import ValidationException
 from fourfold.modes.asynchronous.records import Records

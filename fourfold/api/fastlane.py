@@ -14,15 +14,16 @@ import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from fourfold.api.canonical import Headers
+from fourfold.api.heads import PREFIX, SUFFIX, Head, Known, Shape, path_of
 from fourfold.config import Limits
 from fourfold.errors import (
     FourfoldError,
@@ -30,16 +31,15 @@ from fourfold.errors import (
     ModelError,
     PayloadTooLarge,
 )
-from fourfold.modes.realtime import RequestHeaders, find_route, model_error, request_headers
+from fourfold.modes.realtime import find_route, model_error, request_headers
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import Call, Reply
 
-Headers = list[tuple[bytes, bytes]]
-
-PREFIX = b"/endpoints/"
-SUFFIX = b"/invocations"
-TARGET_MODEL = b"\nx-amzn-sagemaker-target-model:"
 MOST_HEADS = 1024
+FEW_HEADS = 4
+"""Heads of different sizes that a connection keeps."""
+PATIENCE = 16
+"""Heads that a connection keeps in vain before it keeps no more."""
 DISCARD_SECONDS = 5.0
 """After an early refusal: how long the rest of a body is read away, so that the client gets to read the answer."""
 
@@ -67,6 +67,9 @@ class Door(Protocol):
     def admit(self, authorization: bytes, method: bytes, url: bytes, headers: Headers, body: bytes) -> None:
         """Raises AuthenticationError. `authorization` is that header's value, empty where there is none."""
 
+    def known(self, method: bytes, url: bytes, headers: Headers, holes: Mapping[bytes, slice]) -> Known | None:
+        """The check of further requests with the head of one that came in, but for what stands in the holes."""
+
 
 class Lane:
     """What all connections of one server share.
@@ -93,12 +96,11 @@ class Lane:
         self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
         self.stamp = self.date + b"x-amzn-requestid: " + _REQUEST_ID_START
 
-    def remember(self, head: Head) -> None:
+    def remember(self, raw: bytes, head: Head) -> None:
         """Keep a head that names a target model."""
-        if TARGET_MODEL in head.raw.lower():
-            if len(self.heads) >= MOST_HEADS:
-                self.heads.clear()
-            self.heads[head.raw] = head
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        self.heads[raw] = head
 
     async def sweep(self) -> None:
         """Once a second: refresh the date, close what is idle or too slow. Runs as long as the server."""
@@ -109,34 +111,6 @@ class Lane:
             for connection in list(self.connections):
                 connection.check(now)
             await asyncio.sleep(1.0)
-
-
-class Head:
-    """The head of an invocation: request line and headers, read once.
-
-    Most clients send the same head again and again on a connection. The connection keeps the last one with its bytes;
-    a request that starts with the same bytes and is whole needs no parsing.
-    """
-
-    __slots__ = ("authorization", "headers", "keep_alive", "name", "raw", "request", "url", "whole")
-
-    def __init__(self, url: bytes, headers: Headers, keep_alive: bool) -> None:
-        self.url = url
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.name = endpoint_name(url, SUFFIX)
-        self.authorization = next((value for name, value in headers if name == b"authorization"), b"")
-        self.request: RequestHeaders | None = None
-        self.raw = b""
-        self.whole = 0
-        """Bytes of head and body together."""
-
-    def remember(self, data: bytes, body: bytes) -> None:
-        """Keep the bytes that this head was read from, where `data` is just this head and its body."""
-        size = len(data) - len(body)
-        if data.endswith(b"\r\n\r\n" + body) and (b"content-length", b"%d" % len(body)) in self.headers:
-            self.raw = data[:size]
-            self.whole = len(data)
 
 
 class Exchange:
@@ -170,14 +144,17 @@ class Exchange:
         parts = self.parts
         self.submit(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def submit(self, body: bytes) -> None:
-        """Check who asks, and hand the call to its variant."""
+    def submit(self, body: bytes, data: bytes = b"") -> None:
+        """Check who asks, and hand the call to its variant. `data` is the whole request where its head is known."""
         protocol = self.protocol
         self.arrived = protocol.heard
         head = self.head
         lane = protocol.lane
         try:
-            lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
+            if head.known is not None and data:
+                head.known.admit(data, body)
+            else:
+                lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
             request = head.request
             if request is None:
                 request = head.request = request_headers(head.headers)
@@ -243,7 +220,9 @@ class FastProtocol(HttpToolsProtocol):
         self._in_body = False
         self._discarding = 0.0
         self._data = b""  # what the parser is being fed
-        self._known: Head | None = None
+        self._heads: dict[int, Head] = {}
+        """Heads that may come again, by their sizes."""
+        self._patience = PATIENCE
         self._first: Any = None  # what is being answered while others wait in the pipeline; `cycle` is the newest
 
     # Connection
@@ -276,28 +255,42 @@ class FastProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self.loop.time()
-        known = self._known
-        if known is not None and len(data) == known.whole and data.startswith(known.raw) and self._at_rest():
-            exchange = self.cycle = Exchange(self, known)
-            exchange.active = exchange.complete = True
-            exchange.submit(data[len(known.raw) :])
-            return
-        if self._discarding or (self.lane.heads and self._at_rest() and self._recognize(data)):
+        if self._discarding or (self._at_rest() and self._recognize(data)):
             return
         self._data = data
         super().data_received(data)
         self._data = b""
 
     def _recognize(self, data: bytes) -> bool:
-        """Start a call whose head another call had, on whatever connection; False where none had."""
+        """Start a call whose head has been read before; False where none has that is like it."""
         size = data.find(b"\r\n\r\n") + 4
-        head = self.lane.heads.get(data[:size])
-        if head is None or head.whole != len(data):
+        head = self._heads.get(size) or self.lane.heads.get(data[:size])
+        if head is None:
             return False
+        length = len(data) - size
+        if length > self.lane.limits.payload_bytes or head.shape is None or not head.shape.fits(data, length):
+            return False
+        self._patience = PATIENCE
         exchange = self.cycle = Exchange(self, head)
         exchange.active = exchange.complete = True
-        exchange.submit(data[size:])
+        exchange.submit(data[size:], data)
         return True
+
+    def _remember(self, head: Head, body: bytes) -> None:
+        """Keep a head that may come again, where what was just fed to the parser is that head and its body."""
+        lane = self.lane
+        raw = self._data[: len(self._data) - len(body)]
+        head.shape = shape = Shape.of(raw, head.url, head.headers)
+        if shape is not None:
+            head.known = lane.door.known(b"POST", head.url, head.headers, shape.holes)
+        if head.known is not None and head.targets_model:
+            lane.remember(raw, head)
+            return
+        self._patience -= 1
+        if head.known is not None:
+            if len(self._heads) >= FEW_HEADS:
+                self._heads.clear()
+            self._heads[len(raw)] = head
 
     def _at_rest(self) -> bool:
         """No request is being read or answered."""
@@ -339,7 +332,7 @@ class FastProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_body = True
         url = self.url
-        if not (url.startswith(PREFIX) and _path(url).endswith(SUFFIX) and self.parser.get_method() == b"POST"):
+        if not (url.startswith(PREFIX) and path_of(url).endswith(SUFFIX) and self.parser.get_method() == b"POST"):
             self._slow_headers_complete()
             return
         parser = self.parser
@@ -392,10 +385,8 @@ class FastProtocol(HttpToolsProtocol):
         exchange.complete = True
         if exchange.active and not exchange.response_complete:
             head = exchange.head
-            if len(exchange.parts) == 1 and head.keep_alive and not self.expect_100_continue:
-                head.remember(self._data, exchange.parts[0])
-                self._known = head if head.raw else None
-                self.lane.remember(head)
+            if len(exchange.parts) == 1 and head.keep_alive and self._patience:
+                self._remember(head, exchange.parts[0])
             exchange.start()
 
     def refuse(self, exchange: Exchange) -> None:
@@ -444,12 +435,6 @@ def protocol_class(lane: Lane) -> type[FastProtocol]:
     return type("BoundFastProtocol", (FastProtocol,), {"lane": lane})
 
 
-def endpoint_name(url: bytes, suffix: bytes) -> bytes:
-    """The endpoint's name in `/endpoints/{name}{suffix}`."""
-    name = _path(url)[len(PREFIX) : -len(suffix)]
-    return unquote_to_bytes(name) if b"%" in name else name
-
-
 def _response_head(variant: Variant, content_type: str) -> bytes:
     """Status line and headers of an answer of one content type; kept, because a model has few."""
     head = STATUS_LINE[200] + variant.header + b"content-type: " + _header_value(content_type) + b"\r\n"
@@ -475,10 +460,6 @@ def error_body(error: FourfoldError) -> bytes:
             "LogStreamArn": error.log_stream,
         }
     return msgspec.json.encode(body)
-
-
-def _path(url: bytes) -> bytes:
-    return url.partition(b"?")[0] if b"?" in url else url
 
 
 def _header_value(text: str) -> bytes:

@@ -23,7 +23,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fourfold.api import asynchronous, eventstream, oip, openai
-from fourfold.api.fastlane import PREFIX, Lane, endpoint_name, error_body, request_id
+from fourfold.api.fastlane import Lane, error_body, request_id
+from fourfold.api.heads import PREFIX, endpoint_name
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import ResponseStream, find_route, request_headers
 from fourfold.records import Call

@@ -1,7 +1,8 @@
 """Who sends a request: SigV4, header and presigned form, or a bearer token.
 
 Written for the fast lane: a bearer token is one dictionary look-up; a SigV4 check is a few string joins and three
-one-shot hashes, with the signing key of the day kept. Of a request to S3 the head is checked here; its body comes as a
+one-shot hashes, with the signing key of the day kept, and for a head like the one before with the text that was signed
+then. Of a request to S3 the head is checked here; its body comes as a
 stream and is checked by the S3 door.
 
 Algorithm: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
@@ -15,12 +16,13 @@ import hashlib
 import hmac
 import time
 from calendar import timegm
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
+from fourfold.api.canonical import Headers, canonical_head, canonical_path, canonical_query, joined, object_path
 from fourfold.api.keys import BEARER, Key, Keys
 from fourfold.clock import Clock
 from fourfold.errors import AuthenticationError
@@ -35,6 +37,8 @@ LONGEST_TOKEN = 12 * 3600
 LONGEST_PRESIGN = 7 * 24 * 3600
 """Seconds that a presigned URL may be valid, as in AWS."""
 
+HOLE = b"\0"
+"""What no header has."""
 UNSIGNED = b"UNSIGNED-PAYLOAD"
 OBJECT_SKEW = 900.0
 """Seconds that a signature for S3 may be off, as in AWS."""
@@ -54,13 +58,8 @@ _SUBRESOURCES = frozenset(
     )
 )  # fmt: skip
 """Parts of the query that version 2 signs."""
-_SAFE = b"-_.~"
-_PATH_SAFE = "/-_.~"
-_BLANK = (b" ", b"\t")
 _MOST_SIGNING_KEYS = 1024
 _MOST_CLAIMS = 1024
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +115,48 @@ class Hmac:
         return outer.hexdigest()
 
 
+class KnownToken:
+    """The check of requests that carry one bearer token."""
+
+    __slots__ = ("_authorization", "_keys")
+
+    def __init__(self, keys: Keys, authorization: bytes) -> None:
+        self._keys = keys
+        self._authorization = authorization
+
+    def admit(self, data: bytes, body: bytes) -> None:
+        if self._keys.by_authorization(self._authorization) is None:
+            raise _unknown_token()
+
+
+class Seal:
+    """The check of signed requests whose heads differ in a few places only: time, signature, length, invocation id.
+
+    Args:
+        text: the canonical request up to the body's hash, with `HOLE` where one of these stands.
+        holes: where they stand in the bytes of a request, by the header's name; of `authorization` the signature.
+    """
+
+    __slots__ = ("_begin", "_claim", "_rest", "_signature", "_stamp", "_verifier")
+
+    def __init__(self, verifier: Verifier, claim: Claim, text: bytes, holes: Mapping[bytes, slice]) -> None:
+        self._verifier = verifier
+        self._claim = claim
+        self._signature = holes[b"authorization"]
+        self._stamp = holes[b"x-amz-date"]
+        self._begin, *pieces = text.split(HOLE)
+        self._rest = list(zip([holes[name] for name in claim.wanted if name in holes], pieces, strict=True))
+
+    def admit(self, data: bytes, body: bytes) -> None:
+        verifier, claim, stamp = self._verifier, self._claim, data[self._stamp]
+        key = verifier.key_of(claim.identity)
+        verifier.check_time(stamp, claim.scope, claim.identity)
+        text = self._begin
+        for hole, piece in self._rest:
+            text += data[hole] + piece
+        verifier.compare(key, stamp, claim.scope, text + sha256(body), data[self._signature], claim.identity)
+
+
 class Verifier:
     """Checks the credentials of requests.
 
@@ -137,6 +178,29 @@ class Verifier:
         if authorization.startswith(b"Bearer ff_") and self._keys.by_authorization(authorization) is not None:
             return
         self.verify(method, url, headers, body)
+
+    def known(
+        self, method: bytes, url: bytes, headers: Headers, holes: Mapping[bytes, slice]
+    ) -> KnownToken | Seal | None:
+        """The check of further requests with the head of one that came in, but for the header values in `holes`.
+
+        Each is checked as the first was: a key may go, a time pass, and a body be another. None where that takes
+        reading the head again.
+        """
+        values = dict(headers)
+        authorization = values.get(b"authorization", b"")
+        if authorization.startswith(BEARER + b"ff_"):
+            return KnownToken(self._keys, authorization)
+        if not {b"authorization", b"x-amz-date"} <= holes.keys():
+            return None
+        try:
+            _, _, claim = self._claim(authorization)
+        except AuthenticationError:
+            return None
+        if b"authorization" in claim.wanted:
+            return None
+        values |= dict.fromkeys(holes, HOLE)
+        return Seal(self, claim, canonical_head(method, url, values, claim.signed, claim.wanted), holes)
 
     def verify(self, method: bytes, url: bytes, headers: Headers, body: bytes) -> Identity:
         """The identity behind a request.
@@ -173,9 +237,7 @@ class Verifier:
             return self._sagemaker_token(value)
         key = self._keys.by_authorization(value)
         if key is None:
-            raise AuthenticationError(
-                "UnrecognizedClientException", "The API key in the request is invalid: see `fourfold keys list`."
-            )
+            raise _unknown_token()
         return Identity(key.access_key_id)
 
     def _sagemaker_token(self, value: bytes) -> Identity:
@@ -209,7 +271,7 @@ class Verifier:
         Raises:
             AuthenticationError: with S3's code.
         """
-        values = _joined(headers)
+        values = joined(headers)
         authorization = values.get(b"authorization", b"")
         digest = values.get(b"x-amz-content-sha256", UNSIGNED)
         if authorization.startswith(BEARER):
@@ -228,14 +290,14 @@ class Verifier:
         self, method: bytes, url: bytes, values: dict[bytes, bytes], authorization: bytes, digest: bytes
     ) -> ObjectClaim:
         _, signature, claim = self._claim(authorization)
-        key = self._key(claim.identity)
+        key = self.key_of(claim.identity)
         stamp = values.get(b"x-amz-date", b"")
-        self._check_time(stamp, claim.scope, claim.identity)
+        self.check_time(stamp, claim.scope, claim.identity)
         path, _, query = url.partition(b"?")
-        lines = [method, _object_path(path), _canonical_query(query)]
+        lines = [method, object_path(path), canonical_query(query)]
         lines += [name + b":" + values.get(name, b"") for name in claim.wanted]
         lines += (b"", claim.signed, digest)
-        self._compare(key, stamp, claim.scope, b"\n".join(lines), signature.strip(), claim.identity)
+        self.compare(key, stamp, claim.scope, b"\n".join(lines), signature.strip(), claim.identity)
         sign = self._hmac(key, claim.scope).hexdigest
         return ObjectClaim(claim.identity, digest, signature.strip(), stamp, claim.scope, sign)
 
@@ -245,7 +307,7 @@ class Verifier:
         pairs = [(name, unquote_to_bytes(value)) for name, _, value in (p.partition(b"=") for p in query.split(b"&"))]
         fields = dict(pairs)
         identity = Identity(fields[b"AWSAccessKeyId"].decode("latin-1"), "s3")
-        key = self._key(identity)
+        key = self.key_of(identity)
         expires = fields.get(b"Expires", b"")
         if not expires.isdigit() or self._clock.now() > int(expires):
             raise AuthenticationError("AccessDenied", "Request has expired")
@@ -268,21 +330,14 @@ class Verifier:
         claim = self._claims.get(start) if found else None
         if claim is None:
             start, signature, claim = self._claim(value)
-        key = self._key(claim.identity)
+        key = self.key_of(claim.identity)
         values = dict(headers)
         if len(values) < len(headers):
-            values = _joined(headers)
+            values = joined(headers)
         stamp = values.get(b"x-amz-date", b"")
-        self._check_time(stamp, claim.scope, claim.identity)
-        path, _, query = url.partition(b"?")
-        lines = [method, _canonical_path(path), _canonical_query(query) if query else b""]
-        for name in claim.wanted:
-            content = values.get(name, b"")
-            if b"  " in content or content[:1] in _BLANK or content[-1:] in _BLANK:
-                content = b" ".join(content.split())
-            lines.append(name + b":" + content)
-        lines += (b"", claim.signed, hashlib.sha256(body).hexdigest().encode())
-        self._compare(key, stamp, claim.scope, b"\n".join(lines), signature.strip(), claim.identity)
+        self.check_time(stamp, claim.scope, claim.identity)
+        text = canonical_head(method, url, values, claim.signed, claim.wanted)
+        self.compare(key, stamp, claim.scope, text + sha256(body), signature.strip(), claim.identity)
         return claim.identity
 
     def _claim(self, value: bytes) -> tuple[bytes, bytes, Claim]:
@@ -323,7 +378,7 @@ class Verifier:
                 "-SignedHeaders and -Signature in its query.",
             ) from None  # fmt: skip
         scope, identity = _scope(credential)
-        key = self._key(identity)
+        key = self.key_of(identity)
         signed_at = _seconds(stamp, identity)
         if not 0 < expires <= LONGEST_PRESIGN:
             raise _mismatch(identity, "X-Amz-Expires must be between 1 second and 7 days.")
@@ -333,24 +388,24 @@ class Verifier:
                 raise AuthenticationError("AccessDenied", "Request has expired, or is not valid yet.")
             raise _mismatch(identity, "The presigned request has expired, or is not valid yet.")
         wanted = signed.split(b";")
-        values = _joined(headers)
+        values = joined(headers)
         kept = b"&".join(name + b"=" + value for name, value in pairs if name != b"X-Amz-Signature")
-        digest = UNSIGNED if identity.service == "s3" else hashlib.sha256(body).hexdigest().encode()
+        digest = UNSIGNED if identity.service == "s3" else sha256(body)
         canonical = b"\n".join(
             (
                 method,
-                _object_path(path) if identity.service == "s3" else _canonical_path(path),
-                _canonical_query(kept),
+                object_path(path) if identity.service == "s3" else canonical_path(path),
+                canonical_query(kept),
                 *[name + b":" + values.get(name, b"") for name in wanted],
                 b"",
                 signed,
                 digest,
             )
         )
-        self._compare(key, stamp, scope, canonical, signature, identity)
+        self.compare(key, stamp, scope, canonical, signature, identity)
         return identity
 
-    def _key(self, identity: Identity) -> Key:
+    def key_of(self, identity: Identity) -> Key:
         key = self._keys.by_id(identity.access_key_id)
         if key is None:
             code = _UNKNOWN_KEY.get(identity.service, "UnrecognizedClientException")
@@ -359,7 +414,7 @@ class Verifier:
             )
         return key
 
-    def _check_time(self, stamp: bytes, scope: bytes, identity: Identity) -> None:
+    def check_time(self, stamp: bytes, scope: bytes, identity: Identity) -> None:
         now = self._clock.now()
         signed_at = _seconds(stamp, identity)
         if stamp[:8] != scope[:8]:
@@ -381,10 +436,10 @@ class Verifier:
             identity, f"Signature not yet current: {text} is still later than {later} ({_stamp(now)} + {limit})"
         )
 
-    def _compare(
+    def compare(
         self, key: Key, stamp: bytes, scope: bytes, canonical: bytes, signature: bytes, identity: Identity
     ) -> None:
-        to_sign = b"\n".join((ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest().encode()))
+        to_sign = b"\n".join((ALGORITHM, stamp, scope, sha256(canonical)))
         expected = self._hmac(key, scope).hexdigest(to_sign)
         if not hmac.compare_digest(expected.encode(), signature):
             raise _mismatch(identity, _WRONG_SIGNATURE)
@@ -412,49 +467,14 @@ def _scope(credential: bytes) -> tuple[bytes, Identity]:
     return credential[len(parts[0]) + 1 :], identity
 
 
-def _joined(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by name, those that come more than once joined by commas."""
-    values: dict[bytes, bytes] = {}
-    for name, value in headers:
-        trimmed = b" ".join(value.split())
-        values[name] = values[name] + b"," + trimmed if name in values else trimmed
-    return values
+def _unknown_token() -> AuthenticationError:
+    return AuthenticationError(
+        "UnrecognizedClientException", "The API key in the request is invalid: see `fourfold keys list`."
+    )
 
 
-@lru_cache(maxsize=1024)
-def _canonical_path(path: bytes) -> bytes:
-    """The path as it was sent, each part encoded once more, as every service but S3 wants it."""
-    plain = path.replace(b"/", b"").replace(b"-", b"").isalnum() and b"//" not in path
-    if plain or path == b"/":
-        return path
-    segments: list[bytes] = []
-    for segment in path.split(b"/"):  # RFC 3986 dot segments and empty ones go, as botocore normalises them
-        if segment == b"..":
-            if segments:
-                segments.pop()
-        elif segment not in (b"", b"."):
-            segments.append(segment)
-    normal = b"/" + b"/".join(segments) + (b"/" if segments and path.endswith(b"/") else b"")
-    return quote_from_bytes(normal, safe=_PATH_SAFE).encode()
-
-
-@lru_cache(maxsize=1024)
-def _object_path(path: bytes) -> bytes:
-    """The path for S3: each part encoded once, nothing normalised."""
-    return quote_from_bytes(unquote_to_bytes(path), safe=_PATH_SAFE).encode()
-
-
-def _canonical_query(query: bytes) -> bytes:
-    pairs = []
-    for pair in query.split(b"&"):
-        if pair:
-            name, _, value = pair.partition(b"=")
-            pairs.append((_encode(name), _encode(value)))
-    return b"&".join(name + b"=" + value for name, value in sorted(pairs))
-
-
-def _encode(text: bytes) -> bytes:
-    return quote_from_bytes(unquote_to_bytes(text), safe=_SAFE).encode()
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _seconds(stamp: bytes, identity: Identity) -> float:

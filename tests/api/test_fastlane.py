@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from fourfold.api.fastlane import FastProtocol, Lane, protocol_class
+from fourfold.api.heads import Known, Shape
 from fourfold.config import Limits
 from fourfold.errors import AuthenticationError, ThrottlingException
 from fourfold.pool.routes import Route, Routes, Variant
@@ -62,6 +63,19 @@ class Door:
     def admit(self, authorization: bytes, method: bytes, url: bytes, headers: Any, body: bytes) -> None:
         if authorization != b"Bearer me":
             raise AuthenticationError("UnrecognizedClientException", "who are you?")
+
+    def known(self, method: bytes, url: bytes, headers: Any, holes: Any) -> Known | None:
+        return Again(self, dict(headers)[b"authorization"])
+
+
+@dataclass
+class Again:
+    door: Door
+    authorization: bytes
+
+    def admit(self, data: bytes, body: bytes) -> None:
+        assert data.endswith(b"\r\n\r\n" + body)
+        self.door.admit(self.authorization, b"", b"", [], body)
 
 
 class Transport(asyncio.Transport):
@@ -268,18 +282,70 @@ async def test_answers_that_come_late_do_not_change_their_order(asked, data):
     check(asked, connection.transport.written)
 
 
-@given(request=requests, times=st.integers(2, 5), data=st.data())
-async def test_a_head_that_comes_again_is_read_the_same(request, times, data):
-    """The lane keeps the last head of a connection; bodies of the same length are not the same body."""
+@given(request=requests, lengths=st.lists(st.integers(0, 120), min_size=2, max_size=8), data=st.data())
+async def test_a_head_that_comes_again_is_read_the_same(request, lengths, data):
+    """The lane keeps heads of a connection; the next body is another, and as long as it is."""
     connection = Connection(Echo())
     asked = []
-    for number in range(times):
-        again = Request(**{**vars(request), "body": bytes([65 + number]) * len(request.body)})
+    for number, length in enumerate(lengths):
+        again = Request(**{**vars(request), "body": bytes([65 + number]) * length})
         asked.append(again)
         wire = again.wire()
         await connection.feed([wire] if data.draw(st.booleans()) else data.draw(cut(wire)))
         await connection.settle()
     check(asked, connection.transport.written)
+
+
+@given(request=requests, at_once=st.lists(st.integers(1, 3), min_size=2, max_size=5))
+async def test_the_same_request_many_times_in_one_piece_is_many_requests(request, at_once):
+    connection = Connection(Echo())
+    for count in at_once:
+        await connection.feed([request.wire() * count])
+        await connection.settle()
+    check([request] * sum(at_once), connection.transport.written)
+
+
+async def test_a_head_that_has_been_read_is_not_parsed_again():
+    connection = Connection(Echo())
+    first, second = (Request("/endpoints/fraud/invocations", body) for body in (b"abc", b"defghi"))
+    await connection.feed([first.wire()])
+    connection.protocol.parser = None  # type: ignore[assignment]
+    await connection.feed([second.wire()])
+    check([first, second], connection.transport.written)
+
+
+@pytest.mark.parametrize(
+    ("header", "seen"),
+    [
+        (b"Content-Length: 3\r\nX: a", [(b"content-length", b"3"), (b"x", b"a")]),
+        (b"Content-Length:3  ", [(b"content-length", b"3")]),
+    ],
+)
+def test_a_shape_has_holes_for_what_changes(header, seen):
+    raw = b"POST /endpoints/x/invocations HTTP/1.1\r\n" + header + b"\r\n\r\n"
+    shape = Shape.of(raw, b"/endpoints/x/invocations", seen)
+    assert shape is not None
+    assert shape.fits(raw + b"abc", 3)
+    other = raw.replace(b"3", b"7")
+    assert shape.fits(other + b"abcdefg", 7)
+    assert not shape.fits(other + b"abc", 3)
+    assert not shape.fits(raw.replace(b"POST", b"PUT ") + b"abc", 3)
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"POST /a HTTP/1.1\r\nA: b\r\n\r\nPOST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n", [(b"content-length", b"3")]),
+        (b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", [(b"content-length", b"3")] * 2),
+        (b"POST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\n", [(b"content-length", b"3")]),
+        (b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nX: y\r\n\r\n", [(b"content-length", b"3")]),
+        (b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+         [(b"content-length", b"3"), (b"expect", b"100-continue")]),
+        (b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", [(b"transfer-encoding", b"chunked")]),
+    ],
+)  # fmt: skip
+def test_bytes_that_are_not_just_one_plain_head_have_no_shape(raw, seen):
+    assert Shape.of(raw, b"/a", seen) is None
 
 
 @given(garbage=st.binary(min_size=1, max_size=300), data=st.data())

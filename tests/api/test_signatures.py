@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import uuid
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fourfold.api.canonical import Headers
+from fourfold.api.heads import Shape
 from fourfold.api.keys import Keys
 from fourfold.api.signatures import Verifier
 from fourfold.clock import ManualClock
@@ -186,6 +189,91 @@ def test_whatever_botocore_signs_comes_in(tmp_path_factory, path, query, body, h
     SigV4Auth(credentials, "sagemaker", "us-east-1").add_auth(request)
     headers = dict(request.headers.items()) | {"host": "127.0.0.1:4004"}
     assert door.ask(headers, url=f"http://127.0.0.1:4004{target}", body=body)
+
+
+# Heads that come again
+
+
+class Repeating:
+    """A client whose head the fast lane has read, and sends again with another body."""
+
+    def __init__(self, door: Door, signs: tuple[str, ...] = ()) -> None:
+        self.door = door
+        self.signs = signs
+        raw, target, pairs = self.head(b"first")
+        shape = Shape.of(raw, target, pairs)
+        assert shape is not None
+        self.shape = shape
+        self.known = door.verifier.known(b"POST", target, pairs, shape.holes)
+
+    def head(self, body: bytes, at: float = NOW) -> tuple[bytes, bytes, Headers]:
+        varying = {"content-length": str(len(body)), "amz-sdk-invocation-id": str(uuid.uuid4())}
+        more = {name: varying.pop(name) for name in self.signs}
+        headers, _ = signed(self.door.key, "POST", URL, body=body, at=at, more=more)
+        pairs = [(name.encode(), value.encode()) for name, value in (headers | varying).items()]
+        target = URL.partition("4004")[2].encode()
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in pairs)
+        return b"POST %b HTTP/1.1\r\n%b\r\n" % (target, lines), target, pairs
+
+    def send(self, head: bytes, body: bytes) -> None:
+        assert self.shape.fits(head + body, len(body)), "another head"
+        self.known.admit(head + body, body)
+
+    def refused(self, head: bytes, body: bytes) -> str:
+        with pytest.raises(AuthenticationError) as error:
+            self.send(head, body)
+        return error.value.code
+
+
+@pytest.mark.parametrize(
+    "signs", [(), ("amz-sdk-invocation-id",), ("content-length",), ("amz-sdk-invocation-id", "content-length")]
+)
+def test_a_head_that_comes_again_is_checked_again(door, signs):
+    client = Repeating(door, signs)
+    for body, at in ((b"other", NOW), (b"third", NOW - 299), (b"later", NOW + 299)):
+        client.send(client.head(body, at)[0], body)
+    head, _, pairs = client.head(b"other")
+    stamp, signature = dict(pairs)[b"x-amz-date"], dict(pairs)[b"authorization"][-64:]
+    assert client.refused(head, b"oTher") == "InvalidSignatureException"
+    assert client.refused(head.replace(signature, signature[::-1]), b"other") == "InvalidSignatureException"
+    for other in (stamp[:-2] + b"9Z", b"20200101T000000Z", b"2026\r\nx: 123:30Z", b"x" * 16):
+        assert client.refused(head.replace(stamp, other), b"other") == "InvalidSignatureException"
+    for at in (NOW - 301, NOW + 301):
+        assert client.refused(client.head(b"other", at)[0], b"other") == "InvalidSignatureException"
+    if "amz-sdk-invocation-id" in signs:
+        invocation = dict(pairs)[b"amz-sdk-invocation-id"]
+        assert client.refused(head.replace(invocation, invocation[::-1]), b"other") == "InvalidSignatureException"
+    door.keys.delete(door.key["access_key_id"])
+    assert client.refused(head, b"other") == "UnrecognizedClientException"
+
+
+def test_a_head_of_the_shape_but_for_what_may_change_is_another(door):
+    client = Repeating(door)
+    head, _, pairs = client.head(b"other")
+    invocation = dict(pairs)[b"amz-sdk-invocation-id"]
+    for changed in (
+        head.replace(b"host", b"hos1"),
+        head.replace(b"content-length: 5", b"content-length: 6"),
+        head.replace(invocation, b"a\r\nx: " + invocation[6:]),
+        head.replace(door.key["access_key_id"].encode(), b"AKIAIOSFODNN7EXAMPLE"),
+    ):
+        assert not client.shape.fits(changed + b"other", 5)
+        assert len(changed) == len(head)
+
+
+def test_a_bearer_token_that_comes_again_is_looked_up_again(door):
+    key = door.keys.create()
+    known = door.verifier.known(b"POST", b"/", [(b"authorization", f"Bearer {key.api_key}".encode())], {})
+    known.admit(b"", b"")
+    door.keys.delete(key.access_key_id)
+    with pytest.raises(AuthenticationError):
+        known.admit(b"", b"")
+
+
+def test_what_must_be_read_whole_is_not_known(door):
+    for authorization in ("", "Basic x", "Bearer sagemaker-api-key-x", "AWS4-HMAC-SHA256 Credential=a"):
+        headers = [(b"authorization", authorization.encode()), (b"x-amz-date", b"20260101T000000Z")]
+        assert door.verifier.known(b"POST", b"/", headers, {}) is None
 
 
 # On a running server

@@ -23,10 +23,11 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from fourfold.api.canonical import Headers
 from fourfold.api.fastlane import request_id
 from fourfold.api.s3 import xml
 from fourfold.api.s3.bodies import receive_into, receive_whole
-from fourfold.api.signatures import Headers, ObjectClaim
+from fourfold.api.signatures import ObjectClaim
 from fourfold.errors import AuthenticationError, FourfoldError, S3Error
 from fourfold.storage.buckets import CHUNK, About, Buckets, Keys
 from fourfold.storage.objects import Location

@@ -1,0 +1,129 @@
+"""Heads of invocations that come again: what was read once need not be parsed again.
+
+From call to call a client repeats its head, but for the length of the body and, where it signs, the time and the
+signature. A `Shape` is the bytes of a head with holes for these; a request whose bytes fit has been read, and only who
+sends it is left to check.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from fourfold.api.canonical import Headers
+from fourfold.api.signatures import ALGORITHM
+from fourfold.modes.realtime import RequestHeaders
+
+PREFIX = b"/endpoints/"
+SUFFIX = b"/invocations"
+SIGNATURE = b"Signature="
+SIGNATURE_LENGTH = 64
+STAMP = b"x-amz-date"
+LENGTH = b"content-length"
+INVOCATION = b"amz-sdk-invocation-id"
+"""Header of the AWS SDKs: another UUID with every call, signed by some of them."""
+TARGET_MODEL = b"x-amzn-sagemaker-target-model"
+ODD = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+"""Headers that change how a request is read."""
+
+
+class Known(Protocol):
+    """The check of a request whose head fits the shape of one that came in before."""
+
+    def admit(self, data: bytes, body: bytes) -> None:
+        """Raises AuthenticationError. `data` is the whole request."""
+
+
+class Shape:
+    """The bytes of a head, with holes for what a client changes from call to call.
+
+    Attributes:
+        size: bytes of the head; all that fit have the same.
+        holes: where what changes stands, by the header's name; of `authorization` it is the signature alone.
+    """
+
+    __slots__ = ("_fixed", "_invocation", "_length", "holes", "size")
+
+    def __init__(self, raw: bytes, holes: dict[bytes, slice]) -> None:
+        self.size = len(raw)
+        self.holes = holes
+        self._length = holes[LENGTH]
+        self._invocation = holes.get(INVOCATION)
+        edges = [0, *sorted(edge for hole in holes.values() for edge in (hole.start, hole.stop)), len(raw)]
+        self._fixed = [(raw[begin:end], begin) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+
+    @classmethod
+    def of(cls, raw: bytes, url: bytes, headers: Headers) -> Shape | None:
+        """The shape of a head that was parsed; None where its bytes are not just this request line and these headers,
+        each once."""
+        lines = raw.split(b"\r\n")
+        if lines[0] != b"POST %b HTTP/1.1" % url or len(lines) != len(headers) + 3 or lines[-2:] != [b"", b""]:
+            return None
+        signed = False
+        holes: dict[bytes, slice] = {}
+        names = set()
+        at = len(lines[0]) + 2
+        for (name, value), line in zip(headers, lines[1:-2], strict=True):
+            begin, end = at + len(name) + 1, at + len(line.rstrip())
+            if line[: len(name) + 1].lower() != name + b":" or not raw.endswith(value, begin, end):
+                return None
+            if name in names or name in ODD:
+                return None
+            names.add(name)
+            if name in (LENGTH, STAMP, INVOCATION):
+                holes[name] = slice(end - len(value), end)
+            elif name == b"authorization" and value.startswith(ALGORITHM):
+                signed = True
+                if value[:-SIGNATURE_LENGTH].endswith(SIGNATURE):
+                    holes[name] = slice(end - SIGNATURE_LENGTH, end)
+            at += len(line) + 2
+        if signed != (b"authorization" in holes) or LENGTH not in holes:
+            return None
+        if not signed:
+            holes.pop(STAMP, None)  # nobody would check what stands there
+        return cls(raw, holes)
+
+    def fits(self, data: bytes, length: int) -> bool:
+        """Is `data` a head of this shape and a body of `length` bytes? `data` is as long as both together."""
+        if data[self._length] != b"%d" % length:
+            return False
+        for text, at in self._fixed:
+            if not data.startswith(text, at):
+                return False
+        return self._invocation is None or data[self._invocation].replace(b"-", b"").isalnum()
+
+
+class Head:
+    """The head of an invocation: request line and headers, read once.
+
+    Attributes:
+        request: what the headers say, once it has been read.
+        shape, known: for the next one like this. None: there is none, or it has not come in yet.
+    """
+
+    __slots__ = ("authorization", "headers", "keep_alive", "known", "name", "request", "shape", "url")
+
+    def __init__(self, url: bytes, headers: Headers, keep_alive: bool) -> None:
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.name = endpoint_name(url, SUFFIX)
+        self.authorization = next((value for name, value in headers if name == b"authorization"), b"")
+        self.request: RequestHeaders | None = None
+        self.shape: Shape | None = None
+        self.known: Known | None = None
+
+    @property
+    def targets_model(self) -> bool:
+        """Does it name one of the models of a multi-model endpoint?"""
+        return any(name == TARGET_MODEL for name, _ in self.headers)
+
+
+def endpoint_name(url: bytes, suffix: bytes) -> bytes:
+    """The endpoint's name in `/endpoints/{name}{suffix}`."""
+    name = path_of(url)[len(PREFIX) : -len(suffix)]
+    return unquote_to_bytes(name) if b"%" in name else name
+
+
+def path_of(url: bytes) -> bytes:
+    return url.partition(b"?")[0] if b"?" in url else url
