@@ -255,7 +255,10 @@ class FastProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self.loop.time()
-        if self._discarding or (self._at_rest() and self._recognize(data)):
+        cycle = self.cycle
+        if self._discarding or (
+            not self._began and (cycle is None or cycle.response_complete) and self._recognize(data)
+        ):
             return
         self._data = data
         super().data_received(data)

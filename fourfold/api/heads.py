@@ -42,7 +42,7 @@ class Shape:
         holes: where what changes stands, by the header's name; of `authorization` it is the signature alone.
     """
 
-    __slots__ = ("_fixed", "_invocation", "_length", "holes", "size")
+    __slots__ = ("_begin", "_invocation", "_length", "_rest", "holes", "size")
 
     def __init__(self, raw: bytes, holes: dict[bytes, slice]) -> None:
         self.size = len(raw)
@@ -50,7 +50,9 @@ class Shape:
         self._length = holes[LENGTH]
         self._invocation = holes.get(INVOCATION)
         edges = [0, *sorted(edge for hole in holes.values() for edge in (hole.start, hole.stop)), len(raw)]
-        self._fixed = [(raw[begin:end], begin) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+        fixed = [(raw[begin:end], begin) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+        self._begin = fixed[0][0]
+        self._rest = fixed[1:]
 
     @classmethod
     def of(cls, raw: bytes, url: bytes, headers: Headers) -> Shape | None:
@@ -85,9 +87,9 @@ class Shape:
 
     def fits(self, data: bytes, length: int) -> bool:
         """Is `data` a head of this shape and a body of `length` bytes? `data` is as long as both together."""
-        if data[self._length] != b"%d" % length:
+        if data[self._length] != b"%d" % length or not data.startswith(self._begin):
             return False
-        for text, at in self._fixed:
+        for text, at in self._rest:
             if not data.startswith(text, at):
                 return False
         return self._invocation is None or data[self._invocation].replace(b"-", b"").isalnum()
