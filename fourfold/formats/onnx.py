@@ -59,18 +59,23 @@ class OnnxModel(ArrayModel):
 def load(artifact: Artifact) -> OnnxModel:
     """Load the artifact's model. Raises ModelLoadError with onnxruntime's reason."""
     path = choose(artifact, is_onnx_file)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = artifact.threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers leave the cores alone
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), session_options(artifact.threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen classes for this and no common one
         raise ModelLoadError(f"{path.name} is not a model that onnxruntime can load: {error}") from error
     wanted = [name.strip() for name in artifact.environment.get("FOURFOLD_OUTPUTS", "").split(",") if name.strip()]
     return OnnxModel(session, wanted)
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """How sessions run here, with so many threads for one call."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers leave the cores alone
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
 
 
 def _tensor(node: Any) -> Tensor:

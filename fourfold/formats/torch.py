@@ -60,7 +60,8 @@ def parse_inputs(declared: str) -> Iterator[Tensor]:
 
 
 def _load_script(path: Path) -> tuple[Any, tuple[Tensor, ...]]:
-    module: Any = torch.jit.load(str(path), map_location="cpu").eval()
+    read: Any = torch.jit.load  # whether it is typed depends on the release
+    module = read(str(path), map_location="cpu").eval()
     arguments = module.forward.schema.arguments[1:]  # without self
     required = [argument for argument in arguments if not argument.has_default_value()]
     return module, tuple(Tensor(argument.name, "float32", ()) for argument in required)

@@ -23,7 +23,7 @@ from fourfold.records import WorkerSpec
 
 log = logging.getLogger(__name__)
 
-BASE_IMPORTS = ("fourfold.pool.worker", "numpy", "onnxruntime", "fourfold.formats.codecs", "fourfold.formats.onnx")
+BASE_IMPORTS = ("fourfold.pool.worker", "numpy", "onnxruntime", "fourfold.formats.codecs", "fourfold.formats.primed")
 """What every zygote imports before it forks."""
 
 MOST_ZYGOTES = 8

@@ -290,7 +290,6 @@ class MultiModel(Several):
         figures.downloading.add((downloaded - begun) * 1e6)
         figures.loading.add((loaded - started) * 1e6)
         figures.waiting.add((loaded - asked) * 1e6)
-        self.changed()
 
     def _failed(self, model: Model, error: FourfoldError) -> None:
         """The calls that wait get the reason, and so do those that come before it is worth another try."""
@@ -313,7 +312,6 @@ class MultiModel(Several):
             log_folder=None if self._log_folder is None else self._log_folder / _folder(model.name),
         )
         fleet.batcher = model.batcher  # with the calls that wait in it
-        fleet.changed = self.changed
         return fleet
 
     # Unloading

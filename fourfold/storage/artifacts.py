@@ -28,6 +28,7 @@ MOST_RATIO = 200
 """Unpacked bytes per archive byte: real models stay far below, a bomb does not."""
 MOST_MEMBERS = 100_000
 
+_MOST_IDENTITIES = 10_000
 _PARTIAL = ".partial-"
 _BLOCK = 1024 * 1024
 
@@ -43,6 +44,8 @@ class Artifacts:
     def __init__(self, folder: Path, objects: Objects) -> None:
         self._folder = folder
         self._objects = objects
+        self._identities: dict[tuple[str | int, ...], str] = {}
+        """Of files that were read before, by name and what the file system tells of them: read once, hashed once."""
 
     def fetch(self, url: str, code: str = "") -> Path:
         """A local folder with the unpacked artifact; blocking.
@@ -84,9 +87,16 @@ class Artifacts:
                 _remove(path)
 
     def _keep(self, source: BinaryIO, name: str) -> Path:
-        digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+        stat = os.fstat(source.fileno())
+        seen = (name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         archive = _is_archive(source)
-        identity = digest if archive else f"{digest}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        identity = self._identities.get(seen)
+        if identity is None:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+            identity = digest if archive else f"{digest}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+            if len(self._identities) >= _MOST_IDENTITIES:
+                self._identities.clear()
+            self._identities[seen] = identity
 
         def fill(partial: Path) -> None:
             if archive:

@@ -14,6 +14,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from fourfold.formats import registry
+from fourfold.pool.local import BASE_IMPORTS
 from tests.formats import models
 
 SCRIPT = """
@@ -64,7 +65,7 @@ def make(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["onnx", "sklearn", "xgboost", "xgboost-pickle", "lightgbm", "torch"])
 def test_a_fork_of_the_imports_answers(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
-    imports = json.dumps([*registry.get(name).imports, "fourfold.formats.codecs"])
+    imports = json.dumps([*BASE_IMPORTS, *registry.get(name).imports])
     body = json.dumps(X[:300].tolist())
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), imports, body],
