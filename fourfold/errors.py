@@ -11,7 +11,6 @@ FourfoldError
 ├── UnknownOperationException      400  AWS has the operation; this server does not (yet)
 ├── AuthenticationError            403  missing, malformed, expired or wrong credentials (`code` says which)
 ├── S3Error                        400  or what S3 gives: `code` and `status` say which
-├── AccessDeniedException          403
 ├── ThrottlingException            429  a full queue, or more calls at once than allowed
 ├── ModelError                     424  the model answered with an error, or died while answering
 ├── ModelNotReadyException         429
@@ -102,11 +101,6 @@ class S3Error(FourfoldError):
         self.code = code
         self.status = status
         self.resource = resource
-
-
-class AccessDeniedException(FourfoldError):
-    code = "AccessDeniedException"
-    status = 403
 
 
 class ThrottlingException(FourfoldError):

@@ -79,15 +79,3 @@ class Partition:
 
 Outcome = Literal["completed", "failed", "expired", "cancelled"]
 """What becomes of an asynchronous call."""
-
-EndpointStatus = Literal[
-    "Creating",
-    "Updating",
-    "SystemUpdating",
-    "RollingBack",
-    "InService",
-    "OutOfService",
-    "Deleting",
-    "Failed",
-    "UpdateRollbackFailed",
-]

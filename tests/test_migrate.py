@@ -7,7 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-import fourfold.app  # noqa: F401 - brings every table to the schema
 from fourfold.store import Store, migrate
 from fourfold.store.migrate import upgrade
 from fourfold.store.schema import metadata

@@ -1,4 +1,4 @@
-"""When requests come: Poisson, a day's wave, bursts, or a trace. Sorted float64 arrays of seconds from the start.
+"""When requests come: Poisson, a day's wave, or a trace. Sorted float64 arrays of seconds from the start.
 
 Every generator takes a seed and gives the same times for the same seed.
 """
@@ -25,21 +25,6 @@ def poisson(rate: float, count: int, seed: int = 0) -> Times:
 def over_day(hourly: Sequence[float], days: int = 1, seed: int = 0) -> Times:
     """Poisson arrivals whose rate (a second) changes from hour to hour, the same every day."""
     return _piecewise(np.tile(np.asarray(hourly, dtype=float), days), 3600.0, np.random.default_rng(seed))
-
-
-def bursts(rate: float, quiet: float, on_s: float, off_s: float, span_s: float, seed: int = 0) -> Times:
-    """Bursts at `rate` a second, `quiet` a second between them; the phases last `on_s` and `off_s` on average.
-
-    Both lengths are exponential: the Markov-modulated Poisson process with two states.
-    """
-    random = np.random.default_rng(seed)
-    parts, now, busy = [], 0.0, False
-    while now < span_s:
-        length = min(random.exponential(on_s if busy else off_s), span_s - now)
-        count = random.poisson((rate if busy else quiet) * length)
-        parts.append(now + np.sort(random.uniform(0, length, count)))
-        now, busy = now + length, not busy
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def read(path: Path) -> Times:

@@ -1,6 +1,6 @@
 """The advisor's pictures, as SVG text: cost against requests a day, the latency × payload map, the frontier, the parts.
 
-Each takes a scenario or a plan and gives a whole SVG document; `svg.png` makes pixels of it.
+Each takes a scenario or a plan and gives a whole SVG document.
 """
 
 from __future__ import annotations

@@ -37,14 +37,6 @@ def mean_wait(rate: float, service: float, servers: int = 1) -> float:
     return erlang_c(load, servers) / (servers / service - rate)
 
 
-def wait_quantile(rate: float, service: float, servers: int, share: float) -> float:
-    """Seconds that `share` (0 to 1) of the arrivals wait at most in M/M/c: P(W > t) = C e^−(cμ−λ)t."""
-    load = rate * service
-    if load >= servers:
-        return math.inf
-    return _exponential_quantile(erlang_c(load, servers), servers / service - rate, share)
-
-
 def mm1_time_quantile(rate: float, service: float, share: float) -> float:
     """Seconds that `share` of the arrivals spend in M/M/1, wait and service: exponential with rate μ − λ."""
     if rate * service >= 1:

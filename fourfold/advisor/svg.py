@@ -1,7 +1,4 @@
-"""A few lines of SVG: shapes with escaped text, and a plot with logarithmic axes. No dependency.
-
-`png` turns a drawing into pixels with the `pictures` extra.
-"""
+"""A few lines of SVG: shapes with escaped text, and a plot with logarithmic axes. No dependency."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-
-from fourfold.errors import ValidationException
 
 INK, FAINT, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -143,19 +138,3 @@ def _place(value: float, values: tuple[float, float], span: tuple[float, float])
 def decades(low: float, high: float) -> list[float]:
     """The powers of ten from `low` to `high`."""
     return [10.0**e for e in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
-
-
-def png(text: str, scale: float = 2.0) -> bytes:
-    """A drawing as PNG.
-
-    Raises:
-        ValidationException: the `pictures` extra is not installed.
-    """
-    try:
-        import cairosvg  # type: ignore[import-untyped,unused-ignore]  # ships no types
-    except (ImportError, OSError) as error:
-        raise ValidationException(
-            f"a PNG needs CairoSVG and the Cairo library ({error}); pip install 'fourfold[pictures]'"
-        ) from error
-    drawn: bytes = cairosvg.svg2png(bytestring=text.encode(), scale=scale)
-    return drawn

@@ -30,8 +30,6 @@ TRANSFORM = f"{UNIVERSAL}sagemaker:createTransformJob"
 TIME = "<aws.scheduler.scheduled-time>"
 ROLE = "arn:aws:iam::123456789012:role/fourfold"
 """The API asks for one; this server has no roles."""
-NOT_SENT_BACK = ("Arn", "CreationDate", "LastModificationDate")
-"""Members of GetSchedule that UpdateSchedule does not take."""
 WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 """By crontab's numbers, which count from Sunday = 0 and know it as 7, too."""
 

@@ -68,7 +68,7 @@ class History:
             flushes += 1
             if flushes % PURGE_EVERY == 1:
                 oldest = self._clock.now() - KEPT
-                await self._store.run(lambda db, oldest=oldest: datapoints.purge(db, oldest))  # type: ignore[misc]
+                await self._store.run(partial(datapoints.purge, before=oldest))
 
     def put(self, datapoint: Datapoint, at: float) -> None:
         """Count in a datapoint. Raises ThrottlingException where there are too many metrics."""

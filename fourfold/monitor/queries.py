@@ -186,10 +186,11 @@ def _each(function: Callable[[float], float], value: Values | float) -> Values |
 
 
 def _both(function: Callable[[float, float], float], left: Values | float, right: Values | float) -> Values | float:
-    if isinstance(left, dict) and isinstance(right, dict):
-        pairs = {at: (left[at], right[at]) for at in left if at in right}
-    elif isinstance(left, dict):
-        pairs = {at: (value, float(right)) for at, value in left.items()}  # type: ignore[arg-type]
+    if isinstance(left, dict):
+        if isinstance(right, dict):
+            pairs = {at: (left[at], right[at]) for at in left if at in right}
+        else:
+            pairs = {at: (value, right) for at, value in left.items()}
     elif isinstance(right, dict):
         pairs = {at: (left, value) for at, value in right.items()}
     else:

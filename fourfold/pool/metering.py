@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from fourfold.clock import Clock
 from fourfold.store import Store, usage
@@ -54,7 +55,7 @@ class Meter:
             now = self._clock.now()
             if now - pruned > PRUNE_EVERY:
                 pruned = now
-                await self._store.run(lambda db, now=now: usage.prune(db, now))  # type: ignore[misc]
+                await self._store.run(partial(usage.prune, now=now))
 
     async def flush(self) -> None:
         """Write now. What cannot be written is kept for the next time."""

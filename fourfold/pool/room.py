@@ -42,7 +42,6 @@ class Room:
         self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 1))  # starts of a burst would slow one another
         self._workers: dict[WorkerLink, Owner] = {}
         self._total = total_bytes()
-        self.evicted = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -98,5 +97,4 @@ class Room:
         _, worker, owner = min(idle, key=lambda one: one[0])
         self.remove(worker)
         owner.release(worker)
-        self.evicted += 1
         return True

@@ -96,7 +96,6 @@ class Incoming:
         self._file: BinaryIO = self.path.open("xb")
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256()
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._crc32 = 0
 
     def write(self, data: bytes) -> None:

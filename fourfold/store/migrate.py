@@ -10,13 +10,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fourfold.store import queue, shards, tags
+from fourfold.store import datapoints, queue, shards, topics, usage  # noqa: F401 - they bring their tables
 from fourfold.store.database import Store
 from fourfold.store.schema import metadata
-
-TABLES = (queue, shards, tags)
-"""Modules with tables of their own: imported, so that a new database gets them."""
-
 
 NEWEST = "0_1_0_resources"
 """The newest revision in migrations/versions."""

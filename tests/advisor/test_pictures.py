@@ -86,11 +86,6 @@ def test_text_is_escaped() -> None:
     assert parse(drawing.render()).findtext("{http://www.w3.org/2000/svg}title") == "<a> & b"
 
 
-def test_png() -> None:
-    pytest.importorskip("cairosvg")
-    assert svg.png(pictures.latency_payload_map(SCENARIO), 1).startswith(b"\x89PNG")
-
-
 class Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
