@@ -62,7 +62,8 @@ class Entry:
 
 
 _WORKLOAD = re.compile(
-    r"\b(?:models?|machine learning|ml|ai|inferences?|predict\w*|classif\w*|recommend\w*|scor(?:es?|ed|ing)|"
+    r"\b(?:detect\w*|recogni[sz]\w*|checks?|assistants?|chat ?bots?|bots?|translat\w*|transcri\w*|summari\w*|segment\w*|"
+    r"rank\w*|rat(?:es?|ed|ing)|bidding|estimat\w*|suggest\w*|label\w*|models?|machine learning|ml|ai|inferences?|predict\w*|classif\w*|recommend\w*|scor(?:es?|ed|ing)|"
     r"forecasts?)\b",
     re.IGNORECASE,
 )

@@ -33,6 +33,7 @@ NEGATED: dict[Meaning, tuple[Meaning, int] | None] = {
     "gpu": ("cpu", 1),
     "one_by_one": None,
     "nobody_waits": ("waits", 1),
+    "later": None,
 }
 """What a cue means with "not" before it. Not listed: a negation does not change it (the phrase has it already)."""
 NEGATION_REACH = 6
@@ -49,7 +50,7 @@ _NEGATOR = re.compile(
 _PLAYED_DOWN = re.compile(
     r" (?:requirements? |needs? )?(?:(?:is|are|was|does|do|would be)(?: not|n't)|not|never|is no|are no) (?:\w+ ){0,2}?"
     r"(?:critical|important|essential|crucial|needed|required|necessary|matter|issue|concern|priority|relevant|urgent|"
-    r"count|factor)(?!\w)"
+    r"count|factor|planned|expected|foreseen|wanted|intended|involved|asked for|on the agenda)(?!\w)"
     r"| (?:is|are) (?:of (?:no|little|minor) \w+|unimportant|irrelevant|unnecessary|secondary|optional|negotiable)"
 )
 """What takes back a demand that stands before it: "latency is not critical"."""
@@ -58,6 +59,9 @@ _COMPLAINT = re.compile(r"(?<!\w)(?:complain\w*|criticis\w+|dissatisf\w+|unhappy
 _CLAUSE_END = re.compile(
     r"[,;:()]|(?<!\w)(?:but|and|although|though|because|so|while|which|that|yet|however|if|when|as)(?!\w)"
 )
+
+_PAIR = re.compile(r"(?<!\w)(?:both|either|neither) [\w-]+ (?:and|or|nor)$")
+"""An "and" that ends no clause: "avoid both servers and queues"."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,12 @@ def cues(text: str) -> list[Hit]:
 def _under_negation(text: str, hit: Hit) -> Hit | None:
     if hit.meaning not in NEGATED:
         return hit
-    if hit.meaning in ("waits", "strict") and _PLAYED_DOWN.match(text, hit.end):
+    if hit.meaning in ("waits", "strict", "one_by_one") and _PLAYED_DOWN.match(text, hit.end):
         return Hit("nobody_waits", 2, hit.start, hit.end)
     before = text[max(0, hit.start - REACH) : hit.start]
     for stop in ".!?;\n":
         before = before.rpartition(stop)[2]
-    clause = list(_CLAUSE_END.finditer(before))
+    clause = [end for end in _CLAUSE_END.finditer(before) if not _PAIR.search(before, 0, end.end())]
     scope = before[clause[-1].end() :] if clause else before
     negators = [] if _COMPLAINT.search(before) else list(_NEGATOR.finditer(scope))
     if not negators or len(scope[negators[-1].end() :].split()) > NEGATION_REACH:

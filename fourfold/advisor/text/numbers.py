@@ -31,7 +31,10 @@ def _any(words: Mapping[str, float]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_DIGITS = r"\d{1,3}(?:[,\u202f]\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?"
+_DIGITS = (
+    r"\d{1,3}(?:[,\u202f]\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?!\d)|\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w*\d)|\d+(?:\.\d+)?"
+    r"|\.\d+"
+)
 _SCALE = rf"(?:{_any(SCALES)})"
 _SHORT = r"[mb](?= [a-z-]+s(?!\w))"
 _WORD = (
@@ -59,7 +62,7 @@ def value_of(words: str) -> float:
     """`value_of("2.2 million")` is 2200000.0, `value_of("forty-five")` 45.0, `value_of("a quarter of an")` 0.25."""
     total, current = 0.0, None
     for token in _TOKEN.findall(words.lower()):
-        if token[0].isdigit():
+        if token[-1].isdigit():
             current = float(re.sub(r"[,\s\u202f]", "", token))
         elif token in SCALES:
             current = (1.0 if current is None else current) * SCALES[token]

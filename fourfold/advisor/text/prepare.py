@@ -18,7 +18,7 @@ _PLAIN = str.maketrans(
 
 MODE_NAMES = {
     "real-time": r"real[ -]?time (?:inference|endpoints?|hosting|hosted|predictions?|deployment|option|mode)"
-    r"|real[ -]?time(?=,? (?:or|and|vs\.?|versus) )|(?<=[:,(] )real[ -]?time(?=,)|hosted endpoints?",
+    r"|real[ -]?time(?=,? (?:or|and|vs\.?|versus) )|(?<=[:,(] )real[ -]?time(?=,)|(?:hosted|persistent) endpoints?",
     "asynchronous": r"async(?:hronous)?(?: inference)?(?: endpoints?| option| mode)?",
     "batch": r"(?:(?:nightly|daily|weekly|monthly|offline) )?"
     r"batch[ -]?(?:transforms?|inference|predictions?|scoring|mode|option)(?: jobs?)?|batch(?=,? (?:or|and|vs) )"
@@ -30,6 +30,31 @@ _TODAY = re.compile(
     r"\b(?:deployed|currently|uses?|using|used|existing|today|now|at present|until now|so far|runs? on|moved? from|"
     r"migrat\w+ from|replaces?|instead of|rather than|no longer|has)\b[^.;,]*$"
 )
+_OUTDATED = re.compile(
+    r"\b(?:currently|at present|until now|so far|up to now|to date|propos\w+|suggest(?:s|ed|ion)|recommended|advocat\w+|"
+    r"complain\w*|dissatisf\w+|unhappy|report(?:ing|ed)? (?:delays|slow)|stands? in|used to|formerly|previously|"
+    r"original(?:ly)?|once planned|planned at first|(?:would|will) be (?:pointless|useless|no (?:help|use|good)|wrong|"
+    r"of no use|nonsense|too (?:late|slow))|(?:is|are) (?:pointless|useless|no (?:help|use)|out of the question))\b"
+)
+"""Marks a sentence that tells how it is done today or what somebody else wants; see `_blank_mechanisms`."""
+_TURN = re.compile(r"\b(?:but|however|instead|should|must|wants?|needs? to|has to|have to|now|since|and the)\b|;")
+"""From here on such a sentence tells what is wanted after all."""
+_MECHANISM = re.compile(
+    r"\b(?:notifications?|queue[sd]?|queu(?:e)?ing|(?:nightly |daily |weekly |hourly )?batch(?:es)?|(?:nightly|overnight|daily|weekly) "
+    r"(?:runs?|jobs?|batch)|cron jobs?|(?:asynchronous|async|serverless|real[ -]?time)"
+    r"(?: inference)?(?: endpoints?)?)\b"
+)
+"""Ways of serving a model; in an outdated sentence they are no wish."""
+_QUOTED = re.compile(r'"[^"\n]{1,40}"')
+"""A name or a saying: a "report a bug" button reports nothing."""
+_ASIDE = re.compile(
+    r"\b(?:(?:al)?though|even though|while|whereas|unlike|whatever|despite) (?:\w+ )?(?:(?:the )?rest|(?:our |the |all |my )?"
+    r"other|everything else|(?:our|the|my) (?:main|core|big|large|old|neighbou?ring|remaining)|elsewhere|most (?:of )?"
+    r"(?:our|the))\b[^,;.]*(?:[,;]|$)"
+    r"|[^,;.]*\b(?:aside|notwithstanding),|[^,;.]*\b(?:that's|that is|this is|which is) not (?:my|our) "
+    r"(?:concern|business|problem|part|department)\b"
+)
+"""What is not about the workload; see `_blank_aside`."""
 _OPTION = re.compile(
     r"(?:(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[.:]|(?<=\s)\(?(?P<bracketed>[a-e])\))[ *]"
 )
@@ -48,9 +73,9 @@ OTHERS = (
 def prepare(text: str) -> str:
     """Lower case, plain quotes, dashes and spaces, offered options blanked; exactly as long as `text`."""
     lower = "".join(low if len(low := c.lower()) == 1 else c for c in text).translate(_PLAIN)
-    lower = _blank_options(lower)
+    lower = _QUOTED.sub(lambda quote: " " * len(quote.group()), _blank_options(lower))
     for start, end in list(sentences(lower)):
-        lower = _blank_mode_names(lower, start, end)
+        lower = _blank_aside(_blank_mechanisms(_blank_mode_names(lower, start, end), start, end), start, end)
     return lower
 
 
@@ -89,6 +114,24 @@ def _blank_options(text: str) -> str:
 def _modes(text: str) -> int:
     """How many different modes a text names."""
     return len({m.lastgroup for m in _MODE_NAME.finditer(text)})
+
+
+def _blank_mechanisms(text: str, start: int, end: int) -> str:
+    """Blanks how the model is served today where a sentence speaks of that, up to the turn to what is wanted."""
+    mark = _OUTDATED.search(text, start, end)
+    if not mark:
+        return text
+    turn = _TURN.search(text, mark.end(), end)
+    for match in list(_MECHANISM.finditer(text, start, turn.start() if turn else end)):
+        text = _blank(text, *match.span())
+    return text
+
+
+def _blank_aside(text: str, start: int, end: int) -> str:
+    """Blanks what is said of something else: "although the rest of the platform handles 5,000 requests a second, …"."""
+    for match in list(_ASIDE.finditer(text, start, end)):
+        text = _blank(text, *match.span())
+    return text
 
 
 def _blank_mode_names(text: str, start: int, end: int) -> str:

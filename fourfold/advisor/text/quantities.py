@@ -39,7 +39,7 @@ _OPENING = re.compile(
     r"(?![\w:%]|\.\d| (?:mb|gb|kb|ms|s|sec\w*|min\w*|hours?|days?))"
 )
 _SIZE = re.compile(
-    rf"(?P<n>{NUMBER})[ -]?(?P<unit>[kmgtp]i?b|(?:kilo|mega|giga|tera|peta)bytes?|megs?|gigs?|bytes?)(?!\w)"
+    rf"(?P<n>{NUMBER})[ -]?(?P<unit>[kmgtp]i?b|(?:kilo|mega|giga|tera|peta)bytes?|megs?|gigs?|bytes?|(?<= )b(?=[;,.)]|$))(?!\w)"
 )
 _VAGUE_SIZE = re.compile(r"(?<!\w)(?P<unit>(?:kilo|mega|giga|tera|peta)bytes)(?!\w)")
 _DOLLARS = r"(?:dollars?|usd|bucks|euros?|eur)"
@@ -61,11 +61,18 @@ def quantities(text: str) -> list[Quantity]:
     found: list[Quantity] = []
     taken = bytearray(len(text))
     for finder in (_money, _hours_a_day, _sizes, rates, periods, _durations, _counts):
-        for quantity in finder(text):
-            if not any(taken[quantity.start : quantity.end]):
+        for quantity in finder(_masked(text) if finder is rates else text):
+            # A size may stand within a rate: "300 requests of 100 KB an hour".
+            free = (taken[quantity.start], taken[quantity.end - 1]) if finder is rates else taken[quantity.start : quantity.end]
+            if not any(free):
                 taken[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
                 found.append(quantity)
     return sorted(found, key=lambda q: q.start)
+
+
+def _masked(text: str) -> str:
+    """The text with every size as a word of letters."""
+    return _SIZE.sub(lambda size: "x" * len(size.group()), text)
 
 
 def _money(text: str) -> Iterator[Quantity]:

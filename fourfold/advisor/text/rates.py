@@ -16,7 +16,7 @@ _STOP = r"(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|n
 _WHAT = rf"(?P<what>(?:(?!{_STOP} )[a-z'*-]+,? ){{0,5}}?(?:[a-z]+(?= ?/))?)"
 _UNIT = (
     r"(?:working |business |busy |week|work|single |school )?"
-    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|night|weekend|week|month|quarter|year|afternoon|evening|morning|"
+    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|d(?=[,;.) ]|$)|wk|mo(?=[,;.) ]|$)|night|weekend|week|month|quarter|year|afternoon|evening|morning|"
     r"season)s?"
 )
 _EACH = (
@@ -29,6 +29,15 @@ _BUSY = r"(?:on|in) (?:some|busy|busier|peak|good|many|a busy|a good|a working|w
 _RATES = (
     re.compile(rf"{_UP_TO} ?{_WHAT}{_EACH}{_UNIT}(?![\w-])"),
     re.compile(rf"{_UP_TO} {_WHAT}{_BUSY} ?(?P<per>day|night|week|weekend|evening)?s?(?!\w)"),
+    re.compile(
+        rf"(?P<n>once|twice|{COUNTABLE}) (?P<what>(?:[a-z]+ )?)(?:in|over|during) (?:the )?(?:(?:last|past|previous) )?"
+        rf"(?P<k>{NUMBER}) (?P<per>day|week|month|hour|minute)s(?!\w)"
+    ),
+    re.compile(
+        rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z]+ ){{1,2}})(?:in|over|during) (?:the )?(?:last|past|previous|whole|entire) "
+        r"(?P<per>day|week|month|year|hour|quarter)(?!\w)"
+    ),
+    re.compile(rf"(?P<n>{COUNTABLE}) (?P<what>[a-z]+ )(?P<per>yesterday|today)(?!\w)"),
     re.compile(rf"(?:in|on) an? (?:\w+ ){{0,2}}(?P<per>day|week|month|year),? {_ABOUT}"),
     re.compile(rf"(?P<per>day|week|month)s? with {_ABOUT}"),
     re.compile(rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z-]+ )?)(?P<per>hourly|daily|weekly|monthly|yearly)(?!\w)"),
@@ -43,9 +52,12 @@ _PERIOD = re.compile(
 )
 _SPEEDS = ("km", "m", "miles", "kilometres", "kilometers", "metres", "meters", "knots", "feet", "mb", "gb", "kb")
 """What is no count of requests: "15 km/h", "30 MB per second"."""
+_WITHIN = ("within", "for", "after", "until", "by", "during")
+"""What makes a time limit of what would be a rate: "one pass, with results within a month"."""
 _TIMES = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 _VAGUE = {"few": 3.0, "couple of": 2.0, "several": 4.0, "other": 2.0}
-_ADVERBS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
+_ADVERBS = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year",
+            "yesterday": "day", "today": "day"}  # fmt: skip
 
 
 def rates(text: str) -> Iterator[Quantity]:
@@ -54,10 +66,11 @@ def rates(text: str) -> Iterator[Quantity]:
         for m in pattern.finditer(text):
             if any(word.removesuffix("s") in SECONDS for word in re.split(r"[ -]", m["what"])):
                 continue  # "an hour each night" is a duration
-            if m["what"].strip() in _SPEEDS:
+            what = m["what"].split()
+            if m["what"].strip() in _SPEEDS or (what and what[-1] in _WITHIN and what[0] != "times"):
                 continue
             default = "second" if number == len(_RATES) - 1 else "day"
-            per = seconds_in(_ADVERBS.get(m["per"], m["per"]) or default)
+            per = seconds_in(_ADVERBS.get(m["per"], m["per"]) or default) * value_of(m.groupdict().get("k") or "one")
             what = m["what"].strip() or ("times" if m["n"] in _TIMES else "")
             yield Quantity("rate", (_TIMES.get(m["n"]) or value_of(m["n"])) / per, *m.span(), what=what, per=per)
 

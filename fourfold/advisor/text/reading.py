@@ -8,14 +8,16 @@ from functools import cache
 from typing import Any
 
 from fourfold.advisor.scenario import Evidence, Pattern, Scenario
-from fourfold.advisor.text.cues import Meaning, cues
+from fourfold.advisor.text.cues import Hit, Meaning, cues
 from fourfold.advisor.text.phrases import sections
 from fourfold.advisor.text.prepare import prepare
 from fourfold.advisor.text.quantities import quantities
-from fourfold.advisor.text.roles import Role, role_of
+from fourfold.advisor.text.roles import Role, is_payload, role_of
 from fourfold.advisor.text.units import DAY, HOUR, MINUTE, Quantity
-from fourfold.advisor.text.weights import Found, Weights, weigh
+from fourfold.advisor.text.weights import Found, Weights, counts_runs, weigh
 
+AT_ONCE = 7.0
+"""Points from which on "at once" is so plainly meant that no data set can be."""
 SYNCHRONOUS_MB, SYNCHRONOUS_S = 25.0, 60.0
 """Words such as "at once" are not meant strictly of requests beyond this."""
 
@@ -57,16 +59,26 @@ class Facts:
 def understand(text: str, id: str | None = None) -> Scenario:
     """Reads a scenario from English text. Deterministic; what the text does not say stays None."""
     prepared = prepare(text)
-    found: Found = [(q, role_of(q, prepared)) for q in quantities(prepared)]
-    weights = weigh(text, cues(prepared), found)
+    hits = cues(prepared)
+    found: Found = [(q, role_of(q, prepared)) for q in quantities(prepared) if not _is_timetable(q, hits)]
+    weights = weigh(text, hits, found)
     facts = Facts(text)
     _decide_shape(facts, weights)
-    _state_figures(facts, found)
+    _state_figures(facts, found, prepared)
     _decide_runs(facts, prepared)
     _decide_traffic(facts, weights, found)
     _decide_patience(facts, weights)
     _decide_needs(facts, weights)
     return replace(Scenario(id=id, text=text, **facts.values), evidence=tuple(facts.evidence))
+
+
+def _is_timetable(q: Quantity, hits: list[Hit]) -> bool:
+    """Whether a figure is part of a phrase: "refreshed once a day" is no rate, "365 days" no deadline."""
+    around = [hit for hit in hits if hit.start <= q.start and q.end <= hit.end]
+    return any(
+        (hit.meaning == "scheduled" and hit.start < q.start) or (hit.meaning == "steady" and q.kind == "duration")
+        for hit in around
+    )
 
 
 def _decide_shape(facts: Facts, weights: Weights) -> None:
@@ -77,6 +89,9 @@ def _decide_shape(facts: Facts, weights: Weights) -> None:
     single = w.sum("one_by_one", "later", "cold_ok") + max(waits, 0) + 0.5 * w["sparse"]
     # Nobody waits, nothing arrives by itself, nothing is fetched later: what is left is a job.
     silent = not w.sum("later", "sparse", "cold_ok", "waits", "strict") and w["one_by_one"] < 3
+    at_once = w["waits"] + w["strict"] >= AT_ONCE and w["nobody_waits"] < 2
+    if at_once:
+        whole = 0.0
     if (w["nobody_waits"] >= 2 and silent) or (w.sum("data_set", "scheduled") >= 2 and whole > single):
         said = w.words("data_set", "scheduled") or w.words("nobody_waits")
         facts.set("whole_dataset", True, said)
@@ -93,11 +108,13 @@ def _decide_shape(facts: Facts, weights: Weights) -> None:
         facts.set("interactive", False, w.words("nobody_waits"))
 
 
-def _state_figures(facts: Facts, found: Found) -> None:
+def _state_figures(facts: Facts, found: Found, prepared: str) -> None:
     """The figures themselves; of several with one role the largest, of latencies the first."""
     skipped = OF_REQUESTS if facts["whole_dataset"] else OF_DATA_SETS
     for role, (member, factor) in FIGURES.items():
         figures = [q for q, r in found if r == role and not q.vague]
+        if role == "payload":  # "256 KB request, 2048 MB": the size that is said to be a request's
+            figures = [q for q in figures if is_payload(q, prepared)] or figures
         if figures and role not in skipped:
             q = figures[0] if role == "latency" else max(figures, key=lambda q: q.value)
             facts.quote(member, round(q.value * factor, 9), q)
@@ -128,7 +145,8 @@ def _decide_traffic(facts: Facts, weights: Weights, found: Found) -> None:
         for q, role in found:
             if (role == "window" or q.kind == "hours a day") and q.value <= DAY:
                 facts.quote("active_hours_per_day", q.value / HOUR, q)
-        rates = [q for q, _ in found if q.kind == "rate"]
+        records = any(role == "records" for _, role in found)
+        rates = [q for q, _ in found if q.kind == "rate" and not counts_runs(q, records)]
         if rates:
             q = max(rates, key=lambda q: q.value)
             facts.quote("requests_per_day", round(q.value * DAY, 6), q)

@@ -59,11 +59,20 @@ def _sections() -> dict[str, tuple[re.Pattern[str], bool]]:
     return found
 
 
+def _context(quantity: Quantity, text: str) -> Context:
+    before = re.split(r"(?<=[a-z0-9])[.?!;]\s", text[max(0, quantity.start - BACK) : quantity.start])[-1]
+    return Context(before, text[quantity.end : quantity.end + AHEAD].split(". ")[0].lstrip(" -,"))
+
+
+def is_payload(quantity: Quantity, text: str) -> bool:
+    """Whether a size is said to be that of a request: "256 KB request", "bodies of 40 KB"."""
+    context = _context(quantity, text)
+    return context.has("payload before") or context.has("payload after")
+
+
 def role_of(quantity: Quantity, text: str) -> Role:
     """The role of a duration, size or count; rates, periods and money speak for themselves ("none")."""
-    before = re.split(r"(?<=[a-z0-9])[.?!;]\s", text[max(0, quantity.start - BACK) : quantity.start])[-1]
-    after = text[quantity.end : quantity.end + AHEAD].split(". ")[0].lstrip(" -,")
-    context = Context(before, after)
+    context = _context(quantity, text)
     if quantity.kind == "duration":
         return _duration(quantity.value, context, quantity.vague)
     if quantity.kind == "size":
@@ -79,6 +88,8 @@ def role_of(quantity: Quantity, text: str) -> Role:
 
 def _duration(seconds: float, context: Context, vague: bool) -> Role:
     has = context.has
+    if has("complaint before") or has("no limit before"):
+        return "none"
     if seconds >= DAY and has("history after"):
         return "history"
     if (seconds >= DAY and has("age before")) or has("billed before") or has("not inference after"):
@@ -91,7 +102,7 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "latency"
     if has("window after") and seconds >= DAY:
         return "deadline"
-    if has("window after") or has("active before"):
+    if has("window after") or has("active before") or (seconds >= MINUTE and has("traffic before")):
         return "window"
     if has("silence after"):
         return "silence"
@@ -129,13 +140,14 @@ def _short(seconds: float, context: Context) -> Role:
         return "latency" if seconds <= LONG_LATENCY else "deadline"
     if seconds >= MINUTE and has("allowed before"):
         return "deadline"
-    return "latency" if seconds < 1 else "processing"
+    modelled = has("model time before") or has("model time after")
+    return "latency" if seconds < 1 and not modelled else "processing"
 
 
 def _size(megabytes: float, context: Context) -> Role:
     if context.has("image before") or context.has("image after"):
         return "image"
-    if context.has("model memory after") or context.has("model memory before"):
+    if context.has("model memory after") or context.has("model memory before") or context.has("model clause before"):
         return "model memory"
     stored = context.has("data set before") or context.has("data set after")
     return "data set" if megabytes >= HUGE_MB or (megabytes > STORED_MB and stored) else "payload"

@@ -33,6 +33,9 @@ FEW_PEOPLE = 100
 BULK = 20_000
 """So many things a day or month are a data set as likely as they are requests."""
 
+RUNS = ("run", "job", "batch", "pas", "wave", "campaign", "export", "dump", "delivery", "report", "round", "mailing")
+"""What is no request but a whole job (the last letter of "pass" is lost with the plural's)."""
+
 
 @dataclass
 class Weights:
@@ -68,10 +71,7 @@ def weigh(text: str, hits: Sequence[Hit], found: Found) -> Weights:
     for hit in hits:
         weights.add(hit.meaning, hit.weight, hit.start, hit.end)
     records = any(role == "records" for _, role in found)
-    timetables = [hit for hit in hits if hit.meaning == "scheduled"]
     for quantity, role in found:
-        if any(hit.start < quantity.start and quantity.end <= hit.end for hit in timetables):
-            continue  # "refreshed once a day" is no rate of requests
         for meaning, weight in (*_by_role(quantity, role), *_by_kind(quantity, records)):
             weights.add(meaning, weight, quantity.start, quantity.end)
     return weights
@@ -134,12 +134,21 @@ def _by_kind(q: Quantity, records: bool) -> Says:
         yield "no_idle", 2
 
 
-def _by_rate(q: Quantity, records: bool) -> Says:
-    """A rate: requests, unless it counts the runs of a job ("once a month") or so much that it may be records."""
-    number, per_day = q.value * q.per, q.value * DAY
+def counts_runs(q: Quantity, records: bool) -> bool:
+    """Whether a rate counts the runs of a job ("once a month", "two exports a day") instead of requests."""
+    number = q.value * q.per
+    what = q.what.split()[-1].rstrip("s") if q.what else ""
+    if what in RUNS:
+        return q.per >= DAY and number <= 12
     runs = 12 if records else 4 if q.per >= QUARTER else 1
-    if q.what in ("times", "time", "") and q.per >= 7 * DAY and number <= runs:
-        yield "scheduled", 2
+    return what in ("time", "") and q.per >= 7 * DAY and number <= runs
+
+
+def _by_rate(q: Quantity, records: bool) -> Says:
+    """A rate: requests, unless it counts the runs of a job or so much that it may be records."""
+    number, per_day = q.value * q.per, q.value * DAY
+    if counts_runs(q, records):
+        yield "scheduled", 3 if q.what in RUNS else 2
         return
     if q.per >= DAY and number >= BULK:
         yield "data_set", 2 if q.per >= 7 * DAY else 1
