@@ -50,7 +50,7 @@ _QUOTED = re.compile(r'"[^"\n]{1,40}"')
 _ASIDE = re.compile(
     r"\b(?:(?:al)?though|even though|while|whereas|unlike|whatever|despite) (?:\w+ )?(?:(?:the )?rest|(?:our |the |all |my )?"
     r"other|everything else|(?:our|the|my) (?:main|core|big|large|old|neighbou?ring|remaining)|elsewhere|most (?:of )?"
-    r"(?:our|the))\b[^,;.]*(?:[,;]|$)"
+    r"(?:our|the))\b(?:[^,;.]|[,.](?=\d))*(?:[,;]|$)"
     r"|[^,;.]*\b(?:aside|notwithstanding),|[^,;.]*\b(?:that's|that is|this is|which is) not (?:my|our) "
     r"(?:concern|business|problem|part|department)\b"
 )
