@@ -34,6 +34,9 @@ NEGATED: dict[Meaning, tuple[Meaning, int] | None] = {
     "one_by_one": None,
     "nobody_waits": ("waits", 1),
     "later": None,
+    "large": None,
+    "long": None,
+    "sparse": None,
 }
 """What a cue means with "not" before it. Not listed: a negation does not change it (the phrase has it already)."""
 NEGATION_REACH = 6
@@ -47,6 +50,8 @@ _NEGATOR = re.compile(
     r"isn't|aren't|won't|can't|cannot|needn't|nobody|"
     r"no longer|instead of|rather than|avoid\w*|unnecessary|hardly|not need\w*|free of)(?!\w)"
 )
+_NEVER = re.compile(r"(?<!\w)(?:never|not once|at no time)(?!\w)")
+"""Only these deny that it is quiet: "never idle"; "no idle machine" is a wish."""
 _PLAYED_DOWN = re.compile(
     r" (?:requirements? |needs? )?(?:(?:is|are|was|does|do|would be)(?: not|n't)|not|never|is no|are no) (?:\w+ ){0,2}?"
     r"(?:critical|important|essential|crucial|needed|required|necessary|matter|issue|concern|priority|relevant|urgent|"
@@ -101,7 +106,7 @@ def cues(text: str) -> list[Hit]:
 
 
 def _under_negation(text: str, hit: Hit) -> Hit | None:
-    if hit.meaning not in NEGATED:
+    if hit.meaning not in NEGATED or _CLAUSE_END.match(text, hit.start):
         return hit
     if hit.meaning in ("waits", "strict", "one_by_one") and _PLAYED_DOWN.match(text, hit.end):
         return Hit("nobody_waits", 2, hit.start, hit.end)
@@ -110,6 +115,8 @@ def _under_negation(text: str, hit: Hit) -> Hit | None:
         before = before.rpartition(stop)[2]
     clause = [end for end in _CLAUSE_END.finditer(before) if not _PAIR.search(before, 0, end.end())]
     scope = before[clause[-1].end() :] if clause else before
+    if hit.meaning == "sparse" and not _NEVER.search(scope):
+        return hit
     negators = [] if _COMPLAINT.search(before) else list(_NEGATOR.finditer(scope))
     if not negators or len(scope[negators[-1].end() :].split()) > NEGATION_REACH:
         return hit

@@ -19,7 +19,7 @@ TENS = {
 }  # fmt: skip
 SCALES = {
     "dozen": 12, "dozens": 24, "hundred": 100, "hundreds": 300, "thousand": 1e3, "thousands": 3e3, "million": 1e6,
-    "millions": 3e6, "billion": 1e9, "billions": 3e9, "k": 1e3, "mio": 1e6, "bn": 1e9,
+    "millions": 3e6, "billion": 1e9, "billions": 3e9, "k": 1e3, "mio": 1e6, "mil": 1e6, "bn": 1e9,
 }  # fmt: skip
 SHORT_SCALES = {"m": 1e6, "b": 1e9}
 """Scales only where they touch the digits and a plural follows: "5m rows"."""

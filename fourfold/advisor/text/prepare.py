@@ -31,7 +31,7 @@ _TODAY = re.compile(
     r"migrat\w+ from|replaces?|instead of|rather than|no longer|has)\b[^.;,]*$"
 )
 _OUTDATED = re.compile(
-    r"\b(?:currently|at present|until now|so far|up to now|to date|propos\w+|suggest(?:s|ed|ion)|recommended|advocat\w+|"
+    r"\b(?:currently|(?:finds?|found|discover\w*|notic\w+|observ\w+|sees) that|at present|until now|so far|up to now|to date|propos\w+|suggest(?:s|ed|ion)|recommended|advocat\w+|"
     r"complain\w*|dissatisf\w+|unhappy|report(?:ing|ed)? (?:delays|slow)|stands? in|used to|formerly|previously|"
     r"original(?:ly)?|once planned|planned at first|(?:would|will) be (?:pointless|useless|no (?:help|use|good)|wrong|"
     r"of no use|nonsense|too (?:late|slow))|(?:is|are) (?:pointless|useless|no (?:help|use)|out of the question))\b"
@@ -47,12 +47,20 @@ _MECHANISM = re.compile(
 """Ways of serving a model; in an outdated sentence they are no wish."""
 _QUOTED = re.compile(r'"[^"\n]{1,40}"')
 """A name or a saying: a "report a bug" button reports nothing."""
+_FRAGMENT = re.compile(r"(?:(?<=[.!?] )|(?<=\n)|^)\w+(?: \w+)?\?")
+"""A word that is asked back, as in: Batch? There is no batch."""
+_ASKED = re.compile(
+    r"\bshould (?:the|an?|they|we|i|it) (?:[\w']+ ){0,3}(?:use|choose|select|recommend|suggest|propose|pick|deploy|take|implement)\b"
+)
+"""What an exam asks at the end: "which option should the engineer use"."""
 _ASIDE = re.compile(
     r"\b(?:(?:al)?though|even though|while|whereas|unlike|whatever|despite) (?:\w+ )?(?:(?:the )?rest|(?:our |the |all |my )?"
     r"other|everything else|(?:our|the|my) (?:main|core|big|large|old|neighbou?ring|remaining)|elsewhere|most (?:of )?"
     r"(?:our|the))\b(?:[^,;.]|[,.](?=\d))*(?:[,;]|$)"
     r"|[^,;.]*\b(?:aside|notwithstanding),|[^,;.]*\b(?:that's|that is|this is|which is) not (?:my|our) "
     r"(?:concern|business|problem|part|department)\b"
+    r"|[^;.]*\b(?:that's|that is|this is|which is) (?:only |just )?(?:a side issue|beside the point|another (?:matter|story|team)|"
+    r"a different (?:matter|story|topic)|irrelevant here|somebody else's)\b"
 )
 """What is not about the workload; see `_blank_aside`."""
 _OPTION = re.compile(
@@ -73,7 +81,9 @@ OTHERS = (
 def prepare(text: str) -> str:
     """Lower case, plain quotes, dashes and spaces, offered options blanked; exactly as long as `text`."""
     lower = "".join(low if len(low := c.lower()) == 1 else c for c in text).translate(_PLAIN)
-    lower = _QUOTED.sub(lambda quote: " " * len(quote.group()), _blank_options(lower))
+    lower = _blank_options(lower)
+    for pattern in (_QUOTED, _FRAGMENT, _ASKED):
+        lower = pattern.sub(lambda match: " " * len(match.group()), lower)
     for start, end in list(sentences(lower)):
         lower = _blank_aside(_blank_mechanisms(_blank_mode_names(lower, start, end), start, end), start, end)
     return lower

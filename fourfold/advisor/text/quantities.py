@@ -15,7 +15,7 @@ from fourfold.advisor.text.units import HOUR, Quantity, megabytes_in, seconds_in
 
 _TIME = (
     r"(?P<unit>microseconds?|us|milli-?seconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?|weeks?|"
-    r"fortnights?|months?|years?|weekends?)"
+    r"fortnights?|months?|years?|yrs?|weekends?)"
 )
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?!\w)(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")

@@ -46,8 +46,8 @@ _RATES = (
     ),
 )
 _PERIOD = re.compile(
-    rf"(?<!\w)(?:once |one )?(?:every|each) (?:(?P<n>few|couple of|several|other|{NUMBER}) )?(?:or \w+ )?"
-    r"(?P<unit>microseconds?|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|quarters?|years?)"
+    rf"(?<!\w)(?:once |one )?(?:every|each) (?:~|about |roughly |some |around )?(?:(?P<n>few|couple of|several|other|{NUMBER}) )?(?:or \w+ )?"
+    r"(?P<unit>microseconds?|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|quarters?|years?|h|hrs?|mins?|s|secs?|d)"
     r"(?! of the day)(?!\w)"
 )
 _SPEEDS = ("km", "m", "miles", "kilometres", "kilometers", "metres", "meters", "knots", "feet", "mb", "gb", "kb")

@@ -114,7 +114,7 @@ def _state_figures(facts: Facts, found: Found, prepared: str) -> None:
     for role, (member, factor) in FIGURES.items():
         figures = [q for q, r in found if r == role and not q.vague]
         if role == "payload":  # "256 KB request, 2048 MB": the size that is said to be a request's
-            figures = [q for q in figures if is_payload(q, prepared)] or figures
+            figures = [q for q in figures if is_payload(q, prepared)] or figures[:1]
         if figures and role not in skipped:
             q = figures[0] if role == "latency" else max(figures, key=lambda q: q.value)
             facts.quote(member, round(q.value * factor, 9), q)

@@ -25,6 +25,8 @@ BACK = 80
 """Characters on either side of a figure that are looked at, within its sentence."""
 LONG_LATENCY = 30.0
 """Seconds: a limit beyond this is a deadline; nobody holds a connection for it."""
+BARE_LATENCY = 0.3
+"""Seconds: so short a time without a word beside it is a demand, a longer one the time that the model takes."""
 STORED_MB = 1000.0
 HUGE_MB = 5000.0
 """Sizes above this belong to a data set, whatever is said of them; those above `STORED_MB` if the words say so."""
@@ -96,13 +98,13 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "none"
     if has("timeout after"):  # of an application; a longer one is a limit that somebody set, and says nothing
         return "latency" if seconds < LONG_LATENCY else "none"
-    if seconds >= MINUTE and (has("recording before") or has("recording after")):
-        return "recording"
+    if has("recording after") or (seconds >= MINUTE and has("recording before")):
+        return "recording" if seconds >= MINUTE else "none"
     if seconds <= MINUTE and has("answer takes before"):
         return "latency"
     if has("window after") and seconds >= DAY:
         return "deadline"
-    if has("window after") or has("active before") or (seconds >= MINUTE and has("traffic before")):
+    if has("window after") or (seconds < DAY and has("share after")) or has("active before") or (seconds >= MINUTE and has("traffic before")):
         return "window"
     if has("silence after"):
         return "silence"
@@ -141,7 +143,7 @@ def _short(seconds: float, context: Context) -> Role:
     if seconds >= MINUTE and has("allowed before"):
         return "deadline"
     modelled = has("model time before") or has("model time after")
-    return "latency" if seconds < 1 and not modelled else "processing"
+    return "latency" if seconds < BARE_LATENCY and not modelled else "processing"
 
 
 def _size(megabytes: float, context: Context) -> Role:

@@ -10,7 +10,7 @@ SECONDS = {
     "us": 1e-6, "microsecond": 1e-6, "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "s": 1, "sec": 1, "second": 1,
     "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600, "day": 86400, "d": 86400, "night": 86400, "morning": 86400,
     "afternoon": 86400, "evening": 86400, "weekend": 172800, "week": 604800, "wk": 604800, "fortnight": 1209600, "month": 2592000, "mo": 2592000,
-    "quarter": 7776000, "season": 7776000, "year": 31536000,
+    "quarter": 7776000, "season": 7776000, "year": 31536000, "yr": 31536000,
 }  # fmt: skip
 """Seconds in one unit; a month has 30 days. A night or an evening counts as a day: "40 calls per night"."""
 MEGABYTES = {
