@@ -62,9 +62,9 @@ class Entry:
 
 
 _WORKLOAD = re.compile(
-    r"\b(?:detect\w*|recogni[sz]\w*|checks?|assistants?|chat ?bots?|bots?|translat\w*|transcri\w*|summari\w*|segment\w*|"
-    r"rank\w*|rat(?:es?|ed|ing)|bidding|estimat\w*|suggest\w*|label\w*|models?|machine learning|ml|ai|inferences?|predict\w*|classif\w*|recommend\w*|scor(?:es?|ed|ing)|"
-    r"forecasts?)\b",
+    r"\b(?:models?|machine learning|ml|ai|inferences?|predict\w*|classif\w*|recommend\w*|scor(?:es?|ed|ing)|forecasts?|"
+    r"detect\w*|recogni[sz]\w*|checks?|assistants?|chat ?bots?|bots?|translat\w*|transcri\w*|summari\w*|segment\w*|"
+    r"rank\w*|rat(?:es?|ed|ing)|bidding|estimat\w*|suggest\w*|label\w*)\b",
     re.IGNORECASE,
 )
 """A text with one of these is about a model, even if it says nothing else: everything is then assumed aloud."""

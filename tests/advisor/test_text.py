@@ -36,17 +36,13 @@ def right(scenario: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("split", sorted({line["split"] for line in lines(OWN)}))
-def test_most_of_our_own_sentences_lead_to_the_right_mode(split: str) -> None:
-    scenarios = [line for line in lines(OWN) if line["split"] == split]
-    wrong = [line["id"] for line in scenarios if not right(line)]
-    assert len(wrong) <= 0.02 * len(scenarios), wrong
+def test_our_own_sentences_lead_to_the_right_mode(split: str) -> None:
+    assert not [line["id"] for line in lines(OWN) if line["split"] == split and not right(line)]
 
 
 @pytest.mark.skipif(not GIVEN.exists(), reason="the development set is not part of the repository")
 def test_the_development_set_is_understood() -> None:
-    scenarios = lines(GIVEN)
-    wrong = [line["id"] for line in scenarios if not right(line)]
-    assert len(wrong) <= 0.02 * len(scenarios), wrong
+    assert not [line["id"] for line in lines(GIVEN) if not right(line)]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +50,7 @@ def test_the_development_set_is_understood() -> None:
     [
         ("1,100", 1100), ("2.2 million", 2.2e6), ("forty-five", 45), ("a couple of", 2), ("half an", 0.5),
         ("a quarter of an", 0.25), ("two hundred thousand", 200_000), ("10k", 10_000), ("a dozen", 12),
-        ("25 000", 25_000),
+        ("25 000", 25_000), ("hundreds of thousands of", 300_000), ("2.9e3", 2900), (".6", 0.6), ("2.3 mil", 2.3e6),
     ],
 )  # fmt: skip
 def test_a_number_in_words(words: str, value: float) -> None:
@@ -82,6 +78,21 @@ def test_a_number_in_words(words: str, value: float) -> None:
         ("from 9 am to 6 pm", "hours a day", 9 * 3600),
         ("a budget of $120 per year", "money", 10),
         ("31 million subscribers", "count", 31e6),
+        ("response < 0.1s", "duration", 0.1),
+        ("requests of 200KB", "size", 0.2),
+        ("a night takes 4min", "duration", 240),
+        ("every 5min", "period", 300),
+        ("every ~7 h", "period", 7 * 3600),
+        ("450qps", "rate", 450),
+        ("millions of auctions per hour", "rate", 3e6 / 3600),
+        ("under 10 ms for 2 million auctions per hour", "rate", 2e6 / 3600),
+        ("called once in three hours", "rate", 1 / 10800),
+        ("31 invocations in 14 days", "rate", 31 / (14 * 86400)),
+        ("14 uploads in the past month", "rate", 14 / (30 * 86400)),
+        ("300 requests of 100 KB an hour", "rate", 300 / 3600),
+        ("~1/d, when the lab is open", "rate", 1 / 86400),
+        ("4e-4 req/s", "rate", 4e-4),
+        ("open 10h a day", "hours a day", 36000),
     ],
 )
 def test_a_quantity_has_a_kind_and_a_value(text: str, kind: str, value: float) -> None:
@@ -115,6 +126,19 @@ def test_a_quantity_has_a_kind_and_a_value(text: str, kind: str, value: float) -
         ("it ranks 31 million subscribers", "31 million", "records"),
         ("3,000 editors use it", "3,000", "people"),
         ("at most 150 requests at once", "150", "concurrency"),
+        ("the 45 ms model is on an instance", "45 ms", "processing"),
+        ("payment terminal, 90 ms", "90 ms", "latency"),
+        ("svc time 400 ms", "400 ms", "processing"),
+        ("spikes lasting half an hour", "half an hour", "window"),
+        ("it works 11 minutes a month", "11 minutes", "window"),
+        ("users complain that it needs 12 seconds", "12 seconds", "none"),
+        ("latency does not need to be under 100 ms", "100 ms", "none"),
+        ("a timeout of 58 s", "58 s", "none"),
+        ("a five-second clip", "five-second", "none"),
+        ("an intent model, onnx 120 mb", "120 mb", "model memory"),
+        ("a plain cpu with 1 gb will do", "1 gb", "model memory"),
+        ("img 1.9 gb", "1.9 gb", "image"),
+        ("checked at 12,000 tills", "12,000", "people"),
     ],
 )
 def test_the_words_around_a_figure_tell_its_role(text: str, figure: str, role: str) -> None:
@@ -135,6 +159,14 @@ def test_the_words_around_a_figure_tell_its_role(text: str, figure: str, role: s
         ("Each request has to be answered within the VPC, in 90 ms.", "vpc", True),
         ("All inputs of the endpoint are captured for drift analysis.", "data_capture", True),
         ("Tokens are streamed to the user as they are produced.", "stream", True),
+        ("We aren't allowed to queue any request.", "answer_later", None),
+        ("Requests are never idle here and come all day.", "pattern", "steady"),
+        ("Requests come now and then; there must be no idle machine.", "pattern", "intermittent"),
+        ("The latency of the requests does not need to be under 100 ms.", "latency_p99_ms", None),
+        ("A request has 256 KB, the machine needs 2048 MB.", "payload_mb", 0.256),
+        ("Requests have a peak of 5,000 TPS, on average 800 TPS.", "requests_per_day", 800 * 86400.0),
+        ("Requests have a peak of 5,000 TPS, on average 800 TPS.", "peak_requests_per_second", 5000.0),
+        ("A request comes every other day.", "requests_per_day", 0.5),
     ],
 )
 def test_a_fact_and_its_negation(text: str, member: str, value: object) -> None:
@@ -184,6 +216,37 @@ def test_offered_options_are_no_evidence(options: str) -> None:
 def test_what_is_in_use_today_is_no_evidence() -> None:
     text = "The team has deployed an asynchronous endpoint, but 40 payments per second need an answer within 50 ms."
     assert decide(understand(text)).mode == "real-time"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        (
+            "Although somebody proposed a nightly batch, the patient sits in front of the nurse who asks the model.",
+            "real-time",
+        ),
+        ("A colleague wants a queue, but users ask now and then and read the answer on the same page.", "serverless"),
+        (
+            "Although the rest of the site gets 5,000 requests per second, this classifier is asked twice a week.",
+            "serverless",
+        ),
+        (
+            "The site sends results by mail, but that's another story; the cashier needs each score within 80 ms.",
+            "real-time",
+        ),
+        (
+            "Batch? There is no batch. Queue? Nobody queues. A user asks twice a week and looks at the answer.",
+            "serverless",
+        ),
+        ('The "score the whole archive overnight" button asks the model now and then for one answer.', "serverless"),
+        (
+            "Shoppers complain that the serverless endpoint needs 12 seconds. Payments must be approved in 300 ms.",
+            "real-time",
+        ),
+    ],
+)
+def test_what_is_said_of_something_else_is_no_evidence(text: str, mode: str) -> None:
+    assert decide(understand(text)).mode == mode
 
 
 @given(st.text(max_size=300))

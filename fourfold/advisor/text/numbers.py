@@ -18,8 +18,8 @@ TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
 SCALES = {
-    "dozen": 12, "dozens": 24, "hundred": 100, "hundreds": 300, "thousand": 1e3, "thousands": 3e3, "million": 1e6,
-    "millions": 3e6, "billion": 1e9, "billions": 3e9, "k": 1e3, "mio": 1e6, "mil": 1e6, "bn": 1e9,
+    "tens": 30, "dozen": 12, "dozens": 24, "hundred": 100, "hundreds": 300, "thousand": 1e3, "thousands": 3e3,
+    "million": 1e6, "millions": 3e6, "billion": 1e9, "billions": 3e9, "k": 1e3, "mio": 1e6, "mil": 1e6, "bn": 1e9,
 }  # fmt: skip
 SHORT_SCALES = {"m": 1e6, "b": 1e9}
 """Scales only where they touch the digits and a plural follows: "5m rows"."""
@@ -41,9 +41,13 @@ _WORD = (
     rf"(?:half an?|quarter of an?|(?:an? )?(?:couple|handful|tenth)(?: of(?: an?)?)?|(?:an? )?few|several|single|"
     rf"(?:{_any(TENS)})(?:[ -](?:{_any(ONES)}))?|{_any(ONES)}|an?)"
 )
-_NUMBER = rf"(?:(?:{_DIGITS})(?:[ -]?{_SCALE}(?!\w)|{_SHORT})?|{_WORD}(?:[ -]{_SCALE})*|{_SCALE})(?: of)?"
+_NUMBER = (
+    rf"(?:(?:{_DIGITS})(?:[ -]?{_SCALE}(?!\w)|{_SHORT})?|{_WORD}(?:[ -]{_SCALE})*|{_SCALE}(?: of {_SCALE})?)(?: of)?"
+)
 NUMBER = rf"(?<![\w.,])(?:{_NUMBER})(?![\w])"
 """Pattern of one number in lower-case text, without a group of its own."""
+MEASURED = rf"(?:(?<![\w.,])(?!\d{{3,4}}s\b|(?<=the )\d0s\b)(?:{_DIGITS})(?=[a-z])|{NUMBER})"
+"""A number before its unit, which may touch it: "200kb"; "the 1990s" are no seconds."""
 
 _FIND = re.compile(NUMBER)
 _TOKEN = re.compile(rf"{_DIGITS}|[a-z]+")
@@ -65,8 +69,9 @@ def value_of(words: str) -> float:
         if token[-1].isdigit():
             current = float(re.sub(r"[,\s\u202f]", "", token))
         elif token in SCALES:
-            current = (1.0 if current is None else current) * SCALES[token]
-            if SCALES[token] >= 1000:
+            scale = SCALES[token if current is None else token.removesuffix("s")]
+            current = (1.0 if current is None else current) * scale
+            if scale >= 1000:
                 total, current = total + current, None
         elif token in SHORT_SCALES and current is not None:
             total, current = total + current * SHORT_SCALES[token], None

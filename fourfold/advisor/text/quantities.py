@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from fourfold.advisor.text.numbers import NUMBER, value_of
+from fourfold.advisor.text.numbers import MEASURED, NUMBER, value_of
 from fourfold.advisor.text.rates import periods, rates
 from fourfold.advisor.text.units import HOUR, Quantity, megabytes_in, seconds_in
 
@@ -17,7 +17,7 @@ _TIME = (
     r"(?P<unit>microseconds?|us|milli-?seconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?|weeks?|"
     r"fortnights?|months?|years?|yrs?|weekends?)"
 )
-_DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{NUMBER})[ -]{{0,2}}{_TIME}(?!\w)(?!-long)")
+_DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{MEASURED})[ -]{{0,2}}{_TIME}(?!\w)(?!-long)")
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
 _NO_DURATION = (
     "business working office opening peak shopping trading school odd irregular most few all night exam rush off "
@@ -30,7 +30,8 @@ _PLURAL = re.compile(
     + r"(?P<unit>milliseconds|seconds|minutes|hours|days|weeks|months)(?!\w)"
 )
 _HOURS_A_DAY = re.compile(
-    rf"(?P<n>{NUMBER})[ -]hours? (?:a|per|each|every|of the|of each) (?:working |business |week)?day(?!\w)"
+    rf"(?P<n>{MEASURED})[ -]?(?:hours?|hrs?|h) (?:a|per|each|every|of the|of each) "
+    r"(?:working |business |week)?day(?!\w)"
 )
 _CLOCK = r"(?P<{0}>\d{{1,2}})(?::\d\d)? ?(?P<{1}>h|o'clock|a\.?m\.?|p\.?m\.?|noon)?"
 _OPENING = re.compile(
@@ -39,7 +40,8 @@ _OPENING = re.compile(
     r"(?![\w:%]|\.\d| (?:mb|gb|kb|ms|s|sec\w*|min\w*|hours?|days?))"
 )
 _SIZE = re.compile(
-    rf"(?P<n>{NUMBER})[ -]?(?P<unit>[kmgtp]i?b|(?:kilo|mega|giga|tera|peta)bytes?|megs?|gigs?|bytes?|(?<= )b(?=[;,.)]|$))(?!\w)"
+    rf"(?P<n>{MEASURED})[ -]?"
+    r"(?P<unit>[kmgtp]i?b|(?:kilo|mega|giga|tera|peta)bytes?|megs?|gigs?|bytes?|(?<= )b(?=[;,.)]|$))(?!\w)"
 )
 _VAGUE_SIZE = re.compile(r"(?<!\w)(?P<unit>(?:kilo|mega|giga|tera|peta)bytes)(?!\w)")
 _DOLLARS = r"(?:dollars?|usd|bucks|euros?|eur)"
@@ -63,8 +65,8 @@ def quantities(text: str) -> list[Quantity]:
     for finder in (_money, _hours_a_day, _sizes, rates, periods, _durations, _counts):
         for quantity in finder(_masked(text) if finder is rates else text):
             # A size may stand within a rate: "300 requests of 100 KB an hour".
-            free = (taken[quantity.start], taken[quantity.end - 1]) if finder is rates else taken[quantity.start : quantity.end]
-            if not any(free):
+            step = max(quantity.end - quantity.start - 1, 1) if finder is rates else 1
+            if not any(taken[quantity.start : quantity.end : step]):
                 taken[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
                 found.append(quantity)
     return sorted(found, key=lambda q: q.start)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from fourfold.advisor.text.numbers import NUMBER, value_of
+from fourfold.advisor.text.numbers import MEASURED, NUMBER, value_of
 from fourfold.advisor.text.units import SECONDS, Quantity, seconds_in
 
 COUNTABLE = rf"(?!(?:half |quarter of )?an? (?!few|couple|handful|dozen|hundred|thousand|million|billion)){NUMBER}"
 """A number that can count things: "a dozen", but not the article alone."""
 _UP_TO = rf"(?P<n>once|twice|thrice|{COUNTABLE})(?: (?:or|to) {NUMBER})?"
 _ABOUT = rf"(?:about |around |some |maybe |perhaps |only )?(?P<n>{COUNTABLE}) (?P<what>[a-z]+)"
-_STOP = r"(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|needs?)"
+_STOP = (
+    r"(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|needs?|m?s|mins?|hrs?|(?:milli)?seconds?|"
+    r"minutes?|hours?|days?|weeks?)"
+)
 _WHAT = rf"(?P<what>(?:(?!{_STOP} )[a-z'*-]+,? ){{0,5}}?(?:[a-z]+(?= ?/))?)"
 _UNIT = (
     r"(?:working |business |busy |week|work|single |school )?"
-    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|d(?=[,;.) ]|$)|wk|mo(?=[,;.) ]|$)|night|weekend|week|month|quarter|year|afternoon|evening|morning|"
-    r"season)s?"
+    r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|d(?=[,;.) ]|$)|wk|mo(?=[,;.) ]|$)|night|weekend|week|month|quarter|"
+    r"year|afternoon|evening|morning|season)s?"
 )
 _EACH = (
     r"(?:(?:per|(?<!of )(?:an?|last|this)|(?:each|every)(?= (?:second|minute|hour))|(?:in|on) an?(?: [a-z]+)?|in one|"
@@ -34,19 +37,20 @@ _RATES = (
         rf"(?P<k>{NUMBER}) (?P<per>day|week|month|hour|minute)s(?!\w)"
     ),
     re.compile(
-        rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z]+ ){{1,2}})(?:in|over|during) (?:the )?(?:last|past|previous|whole|entire) "
-        r"(?P<per>day|week|month|year|hour|quarter)(?!\w)"
+        rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z]+ ){{1,2}})(?:in|over|during) (?:the )?"
+        r"(?:last|past|previous|whole|entire) (?P<per>day|week|month|year|hour|quarter)(?!\w)"
     ),
     re.compile(rf"(?P<n>{COUNTABLE}) (?P<what>[a-z]+ )(?P<per>yesterday|today)(?!\w)"),
     re.compile(rf"(?:in|on) an? (?:\w+ ){{0,2}}(?P<per>day|week|month|year),? {_ABOUT}"),
     re.compile(rf"(?P<per>day|week|month)s? with {_ABOUT}"),
     re.compile(rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z-]+ )?)(?P<per>hourly|daily|weekly|monthly|yearly)(?!\w)"),
     re.compile(
-        rf"(?P<n>{NUMBER}) ?(?P<what>)(?:(?:req\w*|queries|calls)? ?/ ?s(?:ec)?|rps|qps|tps|hz|fps)(?P<per>)(?!\w)"
+        rf"(?P<n>{MEASURED}) ?(?P<what>)(?:(?:req\w*|queries|calls)? ?/ ?s(?:ec)?|rps|qps|tps|hz|fps)(?P<per>)(?!\w)"
     ),
 )
 _PERIOD = re.compile(
-    rf"(?<!\w)(?:once |one )?(?:every|each) (?:~|about |roughly |some |around )?(?:(?P<n>few|couple of|several|other|{NUMBER}) )?(?:or \w+ )?"
+    rf"(?<!\w)(?:once |one )?(?:every|each) (?:~|about |roughly |some |around )?"
+    rf"(?:(?P<n>few|couple of|several|other|{MEASURED}) ?)?(?:or \w+ )?"
     r"(?P<unit>microseconds?|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|quarters?|years?|h|hrs?|mins?|s|secs?|d)"
     r"(?! of the day)(?!\w)"
 )

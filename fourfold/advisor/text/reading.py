@@ -29,6 +29,8 @@ FIGURES: dict[Role, tuple[str, float]] = {
 """Member of the scenario that a figure of each role becomes, and the factor to its unit."""
 OF_REQUESTS, OF_DATA_SETS = {"latency", "processing"}, {"records"}
 """Roles that say nothing of a data set, or of single requests."""
+_PEAK = re.compile(r"\b(?:peaks?|spikes?|bursts?|surges?|max(?:imum|imal)?|up to|at most)\b(?:\W+\w+){0,2}\W*$")
+"""Before a rate that is reached only now and then."""
 PLAIN: dict[str, Meaning] = {
     "managed": "managed", "stream": "stream", "vpc": "vpc", "multi_model": "several_models", "data_capture": "capture",
     "edge": "edge", "marketplace": "marketplace",
@@ -66,7 +68,7 @@ def understand(text: str, id: str | None = None) -> Scenario:
     _decide_shape(facts, weights)
     _state_figures(facts, found, prepared)
     _decide_runs(facts, prepared)
-    _decide_traffic(facts, weights, found)
+    _decide_traffic(facts, weights, found, prepared)
     _decide_patience(facts, weights)
     _decide_needs(facts, weights)
     return replace(Scenario(id=id, text=text, **facts.values), evidence=tuple(facts.evidence))
@@ -140,22 +142,32 @@ def _timetables() -> tuple[tuple[float, re.Pattern[str]], ...]:
     )
 
 
-def _decide_traffic(facts: Facts, weights: Weights, found: Found) -> None:
+def _decide_traffic(facts: Facts, weights: Weights, found: Found, prepared: str) -> None:
     if not facts["whole_dataset"]:
         for q, role in found:
             if (role == "window" or q.kind == "hours a day") and q.value <= DAY:
                 facts.quote("active_hours_per_day", q.value / HOUR, q)
         records = any(role == "records" for _, role in found)
         rates = [q for q, _ in found if q.kind == "rate" and not counts_runs(q, records)]
-        if rates:
-            q = max(rates, key=lambda q: q.value)
-            facts.quote("requests_per_day", round(q.value * DAY, 6), q)
-            if q.per <= MINUTE:
-                facts.quote("requests_per_second", q.value, q)
+        periods = [replace(q, value=1 / q.value) for q, _ in found if q.kind == "period"]
+        _state_rates(facts, rates or periods, prepared)
     pattern, meaning = _pattern(weights, bool(facts["whole_dataset"]))
     facts.set("pattern", pattern, weights.words(meaning))
     if weights["no_idle"] >= 3:
         facts.set("idle_tolerated", False, weights.words("no_idle"))
+
+
+def _state_rates(facts: Facts, rates: list[Quantity], prepared: str) -> None:
+    """The volume of a day follows the average where a peak stands beside it; else the largest rate."""
+    peaks = [q for q in rates if _PEAK.search(prepared[max(0, q.start - 30) : q.start])]
+    if peaks:
+        q = max(peaks, key=lambda q: q.value)
+        facts.quote("peak_requests_per_second", round(q.value, 9), q)
+    if rates:
+        q = max([q for q in rates if q not in peaks] or rates, key=lambda q: q.value)
+        facts.quote("requests_per_day", round(q.value * DAY, 6), q)
+        if q.per <= MINUTE:
+            facts.quote("requests_per_second", q.value, q)
 
 
 def _pattern(weights: Weights, whole: bool) -> tuple[Pattern | None, Meaning]:

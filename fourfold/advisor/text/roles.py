@@ -104,7 +104,12 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "latency"
     if has("window after") and seconds >= DAY:
         return "deadline"
-    if has("window after") or (seconds < DAY and has("share after")) or has("active before") or (seconds >= MINUTE and has("traffic before")):
+    if (
+        has("window after")
+        or (seconds < DAY and has("share after"))
+        or has("active before")
+        or (seconds >= MINUTE and has("traffic before"))
+    ):
         return "window"
     if has("silence after"):
         return "silence"
@@ -134,7 +139,7 @@ def _days(seconds: float, context: Context, vague: bool) -> Role:
 def _short(seconds: float, context: Context) -> Role:
     """Less than a day, and nothing plainer was found: a limit ("less than 1 s") before a working time ("takes")."""
     has = context.has
-    if has("limit before") and not has("work time before"):
+    if has("answer within before") or (has("limit before") and not has("work time before")):
         return "latency" if seconds <= LONG_LATENCY else "deadline"
     if has("processing before"):
         return "processing"
