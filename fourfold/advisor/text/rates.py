@@ -56,7 +56,7 @@ _PERIOD = re.compile(
 )
 _SPEEDS = ("km", "m", "miles", "kilometres", "kilometers", "metres", "meters", "knots", "feet", "mb", "gb", "kb")
 """What is no count of requests: "15 km/h", "30 MB per second"."""
-_WITHIN = ("within", "for", "after", "until", "by", "during")
+_WITHIN = ("within", "from", "since", "of", "for", "after", "until", "by", "during")
 """What makes a time limit of what would be a rate: "one pass, with results within a month"."""
 _TIMES = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 _VAGUE = {"few": 3.0, "couple of": 2.0, "several": 4.0, "other": 2.0}
