@@ -40,6 +40,10 @@ _RATES = (
         rf"(?P<n>{COUNTABLE}) (?P<what>(?:[a-z]+ ){{1,2}})(?:in|over|during) (?:the )?"
         r"(?:last|past|previous|whole|entire) (?P<per>day|week|month|year|hour|quarter)(?!\w)"
     ),
+    re.compile(
+        rf"(?:in|over|during|within) the (?:last|past|previous) (?P<k>{NUMBER}) (?P<per>day|week|month|hour)s,? "
+        rf"(?:[a-z']+ ){{0,4}}?(?P<n>{COUNTABLE}) (?P<what>[a-z]+)"
+    ),
     re.compile(rf"(?P<n>{COUNTABLE}) (?P<what>[a-z]+ )(?P<per>yesterday|today)(?!\w)"),
     re.compile(rf"(?:in|on) an? (?:\w+ ){{0,2}}(?P<per>day|week|month|year),? {_ABOUT}"),
     re.compile(rf"(?P<per>day|week|month)s? with {_ABOUT}"),

@@ -87,7 +87,8 @@ def _decide_shape(facts: Facts, weights: Weights) -> None:
     """A data set or single requests; whether somebody waits, and whether the answer may come later."""
     w = weights
     waits = w.sum("waits", "strict") - w["nobody_waits"] - 0.5 * w["later"]
-    whole = w.sum("data_set", "scheduled") + min(w["nobody_waits"], 3)
+    # A timetable alone may also be that of the people who ask: "on Thursdays students call a model".
+    whole = w["data_set"] + (1 if w["data_set"] else 0.5) * w["scheduled"] + min(w["nobody_waits"], 3)
     single = w.sum("one_by_one", "later", "cold_ok") + max(waits, 0) + 0.5 * w["sparse"]
     # Nobody waits, nothing arrives by itself, nothing is fetched later: what is left is a job.
     silent = not w.sum("later", "sparse", "cold_ok", "waits", "strict") and w["one_by_one"] < 3
@@ -174,7 +175,7 @@ def _pattern(weights: Weights, whole: bool) -> tuple[Pattern | None, Meaning]:
     """The shape of the traffic, and the meaning that says so."""
     if whole:
         return ("scheduled" if weights["scheduled"] else None), "scheduled"
-    if weights["sparse"] > max(weights["steady"], 0.5):
+    if weights["sparse"] >= max(weights["steady"], 1):
         return "intermittent", "sparse"
     if weights["steady"]:
         return ("diurnal", "diurnal") if weights["diurnal"] >= 2 else ("steady", "steady")

@@ -102,6 +102,8 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "recording" if seconds >= MINUTE else "none"
     if seconds <= MINUTE and has("answer takes before"):
         return "latency"
+    if seconds >= DAY and has("share after"):
+        return "silence"
     if has("window after") and seconds >= DAY:
         return "deadline"
     if (
@@ -152,6 +154,8 @@ def _short(seconds: float, context: Context) -> Role:
 
 
 def _size(megabytes: float, context: Context) -> Role:
+    if context.has("limit after"):
+        return "none"
     if context.has("image before") or context.has("image after"):
         return "image"
     if context.has("model memory after") or context.has("model memory before") or context.has("model clause before"):

@@ -155,7 +155,9 @@ def _by_rate(q: Quantity, records: bool) -> Says:
         yield "one_by_one", 1
     else:
         yield "one_by_one", 3
-    if q.value >= BUSY_PER_SECOND or (q.per < DAY and per_day > 4 * RARE_PER_DAY):
+    if q.value >= BUSY_PER_SECOND:
+        yield "steady", 4
+    elif q.per < DAY and per_day > 4 * RARE_PER_DAY:
         yield "steady", 3
     elif per_day <= RARE_PER_DAY:
         yield "sparse", 4 if per_day < VERY_RARE_PER_DAY else 3
