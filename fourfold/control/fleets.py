@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.control.composites import Site, build, is_composite
@@ -15,6 +17,7 @@ from fourfold.control.deployments import part
 from fourfold.control.endpoints import Document, all_variants
 from fourfold.control.models import Fetch, Prepared, elasticity, prepare
 from fourfold.control.running import Running, same_workers
+from fourfold.control.threads import default_threads
 from fourfold.errors import ModelLoadError
 from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
@@ -145,8 +148,14 @@ class Fleets:
         batching = prepared.batching
         if "AsyncInferenceConfig" in wanted["config"]:
             batching = replace(batching, timeout=ASYNC_SECONDS)
+        spec = prepared.spec
+        if "FOURFOLD_THREADS" not in spec.environment:
+            threads = await asyncio.to_thread(
+                default_threads, spec.format, Path(spec.path), variant.get("InstanceType", ""), wanted["counts"][name]
+            )
+            spec = msgspec.structs.replace(spec, threads=threads)
         return Fleet(
-            prepared.spec,
+            spec,
             self._placer,
             batching,
             imports=prepared.imports,

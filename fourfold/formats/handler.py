@@ -203,6 +203,9 @@ def load(artifact: Artifact) -> Model:
     Raises:
         ModelLoadError: no such file, a module that is not installed, or an error in the handler's own code.
     """
+    torch = sys.modules.get("torch")
+    if torch is not None:  # it was imported before the fork, where OMP_NUM_THREADS was 1
+        torch.set_num_threads(artifact.threads)
     handler = Handler(_import(_program(artifact)), artifact)
     return AsyncHandler(handler) if handler.overlaps else SyncHandler(handler)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fourfold.errors import ServiceUnavailable
+from fourfold.pool.processes import THREAD_VARIABLES
 from fourfold.pool.zygote import PACKET, Exited, Fork, Forked, FromZygote, Ready
 from fourfold.records import WorkerSpec
 
@@ -187,7 +188,7 @@ class Zygote(Forker):
 
 def _environment() -> dict[str, str]:
     """One BLAS and OpenMP thread in a zygote: a thread pool would not survive the fork. Workers raise it themselves."""
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    single = dict.fromkeys(THREAD_VARIABLES, "1")
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -7,6 +7,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What OpenMP and BLAS libraries read when they are loaded."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

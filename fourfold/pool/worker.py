@@ -44,6 +44,7 @@ from fourfold.pool.frames import (
     ToWorker,
     encode,
 )
+from fourfold.pool.processes import THREAD_VARIABLES
 from fourfold.records import Call, Reply, WorkerSpec
 
 _READ = 256 * 1024
@@ -119,7 +120,7 @@ def load(spec: WorkerSpec, runner: asyncio.Runner | None = None) -> Model:
     """Load and warm up the model, within its memory. Raises ModelLoadError, or whatever the model's code raises."""
     if spec.memory_mb is not None:
         memory.confine(spec.memory_mb)
-    os.environ.update(spec.environment)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(spec.threads)) | spec.environment)
     model = registry.get(spec.format).load(Artifact(Path(spec.path), spec.environment, spec.threads))
     warm_up(model, spec.environment, asyncio.run if runner is None else runner.run)
     return model
