@@ -37,7 +37,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import report
 import venvs
-from load import measure, request_bytes
+from load import Measured, measure, measure_at_rate, request_bytes
 from servers import SERVERS, Fourfold, Running, client, free_port
 
 BLOCK = 4096
@@ -45,6 +45,8 @@ GROUP = 65_536
 """Rows of a row group."""
 WORKERS = 2
 COLUMNS = [f"f{i}" for i in range(30)]
+NEIGHBOUR_RATE = 200
+"""Calls a second that endpoints beside a job get, where the load is not a closed loop."""
 PARQUET = "application/vnd.apache.parquet"
 
 
@@ -195,6 +197,9 @@ class Jobs:
         shutil.rmtree(self.bucket / self.name)
         return seconds
 
+    def rows_done(self) -> int:
+        return int(self._status()["Records"])
+
     def wait(self) -> None:
         while (job := self._status())["TransformJobStatus"] == "InProgress":
             time.sleep(0.005 if job["Seconds"] < 1 else 0.05)
@@ -344,19 +349,29 @@ def neighbour(jobs: Jobs, choice: argparse.Namespace) -> str:
     body = (models.DATA / "fraud.json").read_bytes()
     request = request_bytes(running.url, {"Content-Type": "application/json", **running.headers}, body)
     path = ensure_parquet(choice.rows)
+    loads: dict[str, Callable[[], Measured]] = {
+        f"{NEIGHBOUR_RATE} calls/s": lambda: measure_at_rate(running.url, request, NEIGHBOUR_RATE, 3.0),
+        "1 connection": lambda: measure(running.url, [request], 1, 3.0),
+        "8 connections": lambda: measure(running.url, [request], 8, 3.0),
+    }
     rows = []
-    for connections in (1, 8):
-        alone, beside = [], []
-        for _ in range(choice.rounds):
-            alone.append(measure(running.url, [request], connections, 2.0).p99_ms)
+    for title, load in loads.items():
+        alone, beside, job = [], [], []
+        for _ in range(choice.rounds + 2):
+            alone.append(load().p99_ms)
             jobs.start(path)
             time.sleep(1.0)
-            beside.append(measure(running.url, [request], connections, 2.0).p99_ms)
+            before, began = jobs.rows_done(), time.perf_counter()
+            beside.append(load().p99_ms)
+            job.append((jobs.rows_done() - before) / (time.perf_counter() - began))
             jobs.stop()
-        before, after = statistics.median(alone), statistics.median(beside)
-        title = f"{connections} connection{'s' * (connections > 1)}"
-        rows.append((title, f"{before:.2f}", f"{after:.2f}", f"{after / before:.2f}"))
-    return report.table(("real-time calls beside a job", "p99 alone, ms", "p99 beside, ms", "times"), rows)
+        without, with_job = statistics.median(alone), statistics.median(beside)
+        figures = (f"{without:.2f}", f"{with_job:.2f}", f"{with_job / without:.2f}", f"{statistics.median(job):,.0f}")
+        rows.append((title, *figures))
+        print(rows[-1], file=sys.stderr)
+    return report.table(
+        ("real-time calls beside a job", "p99 alone, ms", "p99 beside, ms", "times", "job meanwhile, rows/s"), rows
+    )
 
 
 def peers(choice: argparse.Namespace) -> Iterator[str]:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -48,6 +49,28 @@ def measure(url: str, requests: list[bytes], connections: int, seconds: float) -
     if WRK is None:
         return asyncio.run(_measure_with_asyncio(url, requests, connections, seconds))
     return _measure_with_wrk(url, requests, connections, seconds)
+
+
+def measure_at_rate(url: str, request: bytes, per_second: float, seconds: float) -> Measured:
+    """Send `request` so often over one connection; a call that waits for the answer to another counts that time."""
+    parts = urlsplit(url)
+    count = int(per_second * seconds)
+    latencies = []
+    with socket.create_connection((parts.hostname or "", parts.port or 80)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.perf_counter()
+        for number in range(count):
+            due = began + number / per_second
+            if (early := due - time.perf_counter()) > 0:
+                time.sleep(early)
+                due = time.perf_counter()  # what the generator overslept is none of the server's
+            connection.sendall(request)
+            answer = connection.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 2"), answer[:200]
+            latencies.append(time.perf_counter() - due)
+    latencies.sort()
+    at = [latencies[int(share * (count - 1))] * 1000 for share in (0.5, 0.99)]
+    return Measured(1, per_second, at[0], at[1], 0)
 
 
 def _measure_with_wrk(url: str, requests: list[bytes], connections: int, seconds: float) -> Measured:

@@ -108,10 +108,9 @@ class Server:
             "OMP_NUM_THREADS": "1",
             **self.environment(),
         }
+        # In the session of the load generator: where the kernel weighs sessions (autogroup), neither gets a fixed half.
         with (scratch / "log").open("wb") as log:
-            return subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=scratch, start_new_session=True
-            )
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=scratch, process_group=0)
 
 
 class Fourfold(Server):

@@ -94,7 +94,7 @@ def run(
     ] = None,
     on_error: Annotated[
         Literal["fail", "skip", "record"],
-        typer.Option(help="A bad record fails its object, or is reported in _errors/ and left out."),
+        typer.Option(help="A bad record fails its object, or is left out and reported in _errors/ (skip, record)."),
     ] = "fail",
     env: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="The job's Environment; repeat.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the job has ended.")] = True,

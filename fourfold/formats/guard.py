@@ -35,7 +35,7 @@ def main(parent: int, command: list[str]) -> int:
     status = 1
     with suppress(SystemExit):
         try:
-            status = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).wait()
+            status = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0).wait()
         except OSError as error:
             print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
             status = 127

@@ -86,10 +86,14 @@ class Forker(ABC):
         return await forked
 
     def kill(self, pid: int) -> None:
-        """End one of its workers now. Does nothing where it has ended: a process id may since be another's."""
+        """End one of its workers now."""
+        self.signal(pid, signal.SIGKILL)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Signal one of its workers. Does nothing where it has ended: a process id may since be another's."""
         if pid in self._alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     def close(self) -> None:
         """End it, and by the parent-death signal its workers."""
@@ -175,7 +179,7 @@ class Zygote(Forker):
             [python, "-m", "fourfold.pool.zygote", str(descriptor), str(os.getpid()), *imports],
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,  # no session of its own: the kernel weighs nice and SCHED_IDLE within one (autogroup)
             env=_environment(),
         )
         self._theirs.close()

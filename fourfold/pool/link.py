@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -89,7 +90,7 @@ class WorkerLink(asyncio.Protocol):
 
     Attributes:
         pid: the worker's process id; 0 until the placer knows it.
-        end: ends the process at once; the placer sets it, because only it knows the machine.
+        signal: sends the process a signal; the placer sets it, because only it knows the machine.
         explain: tells why the process ended, where its end says nothing; the placer sets it as well.
         loaded: a future with the worker's `Loaded`; fails with ModelLoadError.
         gone: an event, set when the worker can answer no more.
@@ -107,7 +108,7 @@ class WorkerLink(asyncio.Protocol):
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.pid = 0
-        self.end: Callable[[], None] = lambda: None
+        self.signal: Callable[[signal.Signals], None] = lambda number: None
         self.explain: Callable[[], FourfoldError | None] = lambda: None
         self.outstanding = 0
         self.last_seconds = 0.0
@@ -128,6 +129,8 @@ class WorkerLink(asyncio.Protocol):
         self._streams: dict[int, tuple[StreamWaiter, Callable[[WorkerLink], None], float]] = {}
         self._tasks: dict[int, tuple[asyncio.Future[bytes], Callable[[bytes], None] | None]] = {}
         self._doom: FourfoldError | None = None
+        self._held = False
+        self._went_on = 0.0
 
     # What the pool asks of it
 
@@ -180,7 +183,19 @@ class WorkerLink(asyncio.Protocol):
     def kill(self, reason: FourfoldError | None = None) -> None:
         """End it now; what it had in flight fails with `reason`."""
         self._doom = self._doom or reason
-        self.end()
+        self.signal(signal.SIGKILL)
+
+    def hold(self, still: bool) -> None:
+        """Make the process stand still, or go on. What it has in flight waits."""
+        if still == self._held:
+            return
+        self._held = still
+        self._went_on = self._loop.time()
+        self.signal(signal.SIGSTOP if still else signal.SIGCONT)
+
+    def held_since(self, moment: float) -> bool:
+        """Has it stood still at any time since then (`loop.time()`)?"""
+        return self._held or self._went_on > moment
 
     def calls(self) -> int:
         """Calls that it works on."""

@@ -14,11 +14,13 @@ from weakref import WeakSet
 import msgspec
 
 from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable
+from fourfold.pool.background import Background
 from fourfold.pool.cgroups import Cgroups
 from fourfold.pool.forker import Forker, Zygote
 from fourfold.pool.link import WorkerLink
 from fourfold.pool.memory import over
 from fourfold.pool.templates import Templates
+from fourfold.pool.zygote import BACKGROUND
 from fourfold.records import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Placer(Protocol):
         Args:
             imports: modules that the model's format needs, for the zygote.
             more: modules that its tasks need. A zygote that has them is used once it is ready, and not waited for.
-            nice: how much lower than normal its CPU priority is, 0 to 19.
+            nice: how much lower than normal its CPU priority is. BACKGROUND: it takes only what the others leave.
             template: fork a process that has loaded the model, where there is one, and think of making one.
             hurry: a call waits for the worker; it is the first call itself, so there is none before it.
 
@@ -79,6 +81,7 @@ class LocalPlacer:
         self._zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
         self._links: WeakSet[WorkerLink] = WeakSet()
         self._templates = Templates()
+        self.background = Background(self._links)
 
     def warm(self, imports: Sequence[str] = (), python: str = "") -> Zygote:
         """The zygote for these imports; started now where there is none, or where it has died.
@@ -140,8 +143,10 @@ class LocalPlacer:
             except BaseException:
                 transport.abort()
                 raise
-        link.end = lambda: source.kill(link.pid)
+        link.signal = lambda number: source.signal(link.pid, number)
         self._links.add(link)
+        if nice == BACKGROUND:
+            self.background.add(link)
         return link
 
     def _confine(self, link: WorkerLink) -> str:
@@ -172,6 +177,7 @@ class LocalPlacer:
         return str(group.folder)
 
     async def close(self) -> None:
+        self.background.close()
         await self._templates.close()
         for zygote in self._zygotes.values():
             zygote.close()

@@ -32,6 +32,9 @@ import msgspec
 
 from fourfold.records import WorkerSpec
 
+BACKGROUND = 19
+"""The `nice` of background workers, which get a core that nobody else wants (SCHED_IDLE)."""
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -163,6 +166,8 @@ def _become(
             os.close(inherited_descriptor)
         if request.nice:
             os.nice(request.nice)
+        if request.nice == BACKGROUND:  # inherited by what it starts
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         if request.cgroup:
             Path(request.cgroup, "cgroup.procs").write_text("0")  # 0 is who writes
         if request.log_path:

@@ -41,6 +41,7 @@ from fourfold.modes.batch.orders import (
 from fourfold.modes.batch.plan import PARQUET, Shard
 from fourfold.pool.link import WorkerLink
 from fourfold.pool.local import Placer
+from fourfold.pool.zygote import BACKGROUND
 from fourfold.records import WorkerSpec
 from fourfold.storage.objects import Objects, parse_location
 from fourfold.store import Store, resources, shards
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 Document = dict[str, Any]
 
 KIND = "transform-job"
-NICE = 19
-"""Priority of batch workers: the lowest, so that a real-time call on the same core goes first."""
 IMPORTS = (*sorted({task.partition(":")[0] for task in (SURVEY, RUN, ASSEMBLE)}), "fourfold.modes.batch.warm")
 """What a zygote of batch workers imports: pyarrow above all, which takes longer than everything else of a small job."""
 LEASE = 60.0
@@ -290,7 +289,7 @@ class Running:
             environment={**self._ready.spec.environment, **self._environment()},
             log_path=str((folder / f"i-{self._workers:04d}.log").resolve()),
         )
-        link = await self._tools.placer.start(spec, imports=self._ready.imports, more=IMPORTS, nice=NICE)
+        link = await self._tools.placer.start(spec, imports=self._ready.imports, more=IMPORTS, nice=BACKGROUND)
         try:
             async with asyncio.timeout(self._ready.load_timeout):
                 await asyncio.shield(link.loaded)
@@ -410,6 +409,7 @@ class Running:
 
     async def _watched(self, link: WorkerLink, claim: Claim, order: bytes) -> bytes:
         """A shard's report. A worker that says nothing for longer than one request may take is ended."""
+        loop = asyncio.get_running_loop()
         alive = asyncio.Event()
 
         def beat(payload: bytes) -> None:
@@ -420,8 +420,9 @@ class Running:
         try:
             while not task.done():
                 alive.clear()
+                asked = loop.time()
                 await asyncio.wait({task}, timeout=self._options.timeout)
-                if not task.done() and not alive.is_set():
+                if not task.done() and not alive.is_set() and not link.held_since(asked):
                     link.kill(
                         ModelError(
                             f"the model did not answer within {self._options.timeout:g} s "

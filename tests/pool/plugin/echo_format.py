@@ -28,6 +28,10 @@ class EchoModel(Model):
                 os._exit(3)
             case [b"sleep", seconds]:
                 time.sleep(float(seconds))
+            case [b"burn", seconds]:
+                end = time.process_time() + float(seconds)
+                while time.process_time() < end:
+                    pass
             case [b"raise"]:
                 raise ValueError("as asked")
         return Reply(call.id, call.body)
