@@ -164,10 +164,13 @@ class App:
         prices = shipped()
         self.recommender = Recommender(self.store, objects, prepared, packaged, prices, settings.partition, clock)
         services: dict[str, Service] = {}  # filled below: a schedule may call any of them
-        self.schedules = Schedules(self.store, settings.partition, clock, caller(services))
         couriers: dict[str, Courier] = dict.fromkeys(("http", "https"), HttpCourier())
-        if settings.sqs_endpoint:
-            couriers["sqs"] = SqsCourier(settings.sqs_endpoint, settings.partition.region)
+        queues = SqsCourier(settings.sqs_endpoint, settings.partition.region) if settings.sqs_endpoint else None
+        if queues:
+            couriers["sqs"] = queues
+        self.schedules = Schedules(
+            self.store, settings.partition, clock, caller(services), queues.send if queues else None
+        )
         self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
         self.actions.known[TOPIC] = self._tell_topic
         self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)

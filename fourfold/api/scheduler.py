@@ -1,6 +1,6 @@
 """EventBridge Scheduler on the wire: 12 operations on schedules, their groups, and the groups' tags; one native route.
 
-GET /fourfold/schedules/{group}/{name}    its next and last run, missed ones, and dead letters: there is no queue here
+GET /fourfold/schedules/{group}/{name}    its next and last run, missed ones, and dead letters
 """
 
 from __future__ import annotations
@@ -185,7 +185,12 @@ def _runs(document: Document) -> Document:
         },
         "MissedRuns": document["missed"],
         "DeadLetters": [
-            {"QueueArn": letter["queue"], "Body": letter["body"], "Attributes": letter["attributes"]}
+            {
+                "QueueArn": letter["queue"],
+                "Body": letter["body"],
+                "Attributes": letter["attributes"],
+                "State": letter.get("state", "kept"),
+            }
             for letter in document["dead"]
         ],
     }

@@ -6,7 +6,8 @@ A schedule's document holds the request's members, and
     pending     the run that is under way: {"scheduled", "attempt", "next"}; None between runs
     last        what became of the last run, for people
     missed      how many scheduled times were passed over, because nobody ran them in time
-    dead        the newest runs that were given up, where the target has a dead-letter queue
+    dead        the newest runs that were given up, where the target has a dead-letter queue: messages, each `kept`
+                until it is `sent` to its queue, or `refused` by it
 
 `decide` is all of the timing and is pure: from a document and the time to what is to be done. A run is written down
 before it is tried, so that a crash between the two costs nothing: it is tried again, under the same execution id.
@@ -21,7 +22,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock, sleep_or_event
 from fourfold.control import expressions
+from fourfold.control.couriers import Refused, Undelivered
 from fourfold.errors import FourfoldError, ResourceNotFound, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
@@ -60,6 +62,8 @@ MOST_MISSED = 1000
 UNIVERSAL = "arn:aws:scheduler:::aws-sdk:"
 """Beginning of a target that is any operation of any service: `…aws-sdk:sagemaker:createTransformJob`."""
 
+Send = Callable[[str, str, dict[str, str]], Awaitable[None]]
+"""Sends to a queue: its ARN, a text, and attributes. `couriers.SqsCourier.send` is one, and names what it raises."""
 Call = Callable[[str, str, Document], Awaitable[Document]]
 """Calls an operation, e.g. ("sagemaker", "CreateTransformJob", members). Raises FourfoldError."""
 
@@ -236,6 +240,20 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class _Post:
+    """The sending of a schedule's dead letters, and when to try again after it has failed."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.failed = 0
+        self.next = 0.0
+
+
+def _settled(letters: list[Document], *, letter: Document, state: str) -> list[Document]:
+    run = letter["attributes"]["EXECUTION_ID"]
+    return [one | {"state": state} if one["attributes"]["EXECUTION_ID"] == run else one for one in letters]
+
+
 # Wishes
 
 
@@ -247,15 +265,18 @@ class Schedules:
         partition: for ARNs.
         clock: when.
         call: calls a target's operation.
+        send: sends dead letters. None: they are kept with their schedules only.
     """
 
-    def __init__(self, store: Store, partition: Partition, clock: Clock, call: Call) -> None:
+    def __init__(self, store: Store, partition: Partition, clock: Clock, call: Call, send: Send | None = None) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._call = call
+        self._send = send
         self._wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._posts: dict[str, _Post] = {}
 
     async def create(self, request: Document) -> str:
         """CreateSchedule; returns the ARN.
@@ -412,13 +433,14 @@ class Schedules:
                 now = self._clock.now()
                 wait = LONGEST_SLEEP
                 for schedule in await self._store.run(lambda db: resources.every(db, SCHEDULE)):
-                    next_ = await self._look_at(schedule, now)
-                    if next_ is not None:
-                        wait = min(wait, max(next_ - now, 0.0))
+                    for next_ in (await self._look_at(schedule, now), self._look_at_letters(schedule, now)):
+                        if next_ is not None:
+                            wait = min(wait, max(next_ - now, 0.0))
                 await sleep_or_event(self._clock, wait, self._wake)
         finally:
-            for task in self._busy.values():
-                task.cancel()
+            for task in [*self._busy.values(), *(post.task for post in self._posts.values())]:
+                if task is not None:
+                    task.cancel()
 
     async def _look_at(self, schedule: Resource, now: float) -> float | None:
         """Begin what is due; returns when to look again."""
@@ -489,9 +511,9 @@ class Schedules:
         log.error("scheduled run failed", extra={"schedule": schedule.arn, "attempt": attempt, "reason": error.message})
         exhausted = "" if not may_help else "MaximumRetryAttempts" if attempt > attempts else "MaximumEventAgeInSeconds"
         outcome = {"scheduled": scheduled, "at": now, "attempt": attempt, "error": f"{error.code}: {error.message}"}
-        dead = self._dead_letter(schedule, scheduled, attempt, error, exhausted)
-        letters = [*schedule.document["dead"], *dead][-MOST_DEAD:]
-        await self._write(schedule, pending=None, last=outcome, dead=letters)
+        letters = self._dead_letter(schedule, scheduled, attempt, error, exhausted)
+        await self._write(schedule, pending=None, last=outcome)
+        await self._write_letters(schedule, lambda dead: [*dead, *letters][-MOST_DEAD:])
         await self._delete_if_finished(schedule)
 
     def _dead_letter(
@@ -514,7 +536,62 @@ class Schedules:
         }
         if exhausted:
             attributes["EXHAUSTED_RETRY_CONDITION"] = exhausted
-        return [{"queue": queue, "body": target.get("Input", "{}"), "attributes": attributes}]
+        return [{"queue": queue, "body": target.get("Input", "{}"), "attributes": attributes, "state": "kept"}]
+
+    # Dead letters
+
+    def _look_at_letters(self, schedule: Resource, now: float) -> float | None:
+        """Begin to send what is to be sent; returns when to look again. Apart from runs: a queue that is down delays
+        none of them."""
+        if not self._letters_to_send(schedule.document):
+            self._posts.pop(schedule.name, None)
+            return None
+        post = self._posts.setdefault(schedule.name, _Post())
+        if post.task is not None and not post.task.done():
+            return None  # its end wakes the loop
+        if post.next > now:
+            return post.next
+        post.task = asyncio.create_task(self._post(schedule, post))
+        return None
+
+    def _letters_to_send(self, document: Document) -> list[Document]:
+        if self._send is None:
+            return []
+        return [letter for letter in document["dead"] if letter.get("state", "kept") == "kept"]
+
+    async def _post(self, schedule: Resource, post: _Post) -> None:
+        """Send a schedule's dead letters, the oldest first, until its queue cannot be reached."""
+        assert self._send is not None
+        try:
+            for letter in self._letters_to_send(schedule.document):
+                state = "sent"
+                try:
+                    await self._send(letter["queue"], letter["body"], letter["attributes"])
+                except Refused as error:
+                    state = "refused"
+                    log.error("dead letter refused", extra={"schedule": schedule.arn, "reason": error.message})
+                await self._write_letters(schedule, partial(_settled, letter=letter, state=state))
+                post.failed = 0
+            await self._delete_if_finished(schedule)
+        except Undelivered as error:
+            post.failed += 1
+            post.next = self._clock.now() + backoff(post.failed)
+            log.warning("dead letter not sent", extra={"schedule": schedule.arn, "reason": error.message})
+        finally:
+            self._wake.set()
+
+    async def _write_letters(self, schedule: Resource, edit: Callable[[list[Document]], list[Document]]) -> None:
+        """Change a schedule's dead letters, unless it was deleted meanwhile."""
+
+        def write(db: Connection) -> list[Document]:
+            found = resources.get(db, SCHEDULE, schedule.name)
+            if found is None:
+                return []
+            found.document = found.document | {"dead": edit(found.document["dead"])}
+            resources.save(db, found)
+            return list(found.document["dead"])
+
+        schedule.document = schedule.document | {"dead": await self._store.run(write)}
 
     async def _write(self, schedule: Resource, **changes: Any) -> None:
         """Note what was done, unless the schedule was changed or deleted meanwhile."""
@@ -530,6 +607,7 @@ class Schedules:
 
     async def _delete_if_finished(self, schedule: Resource) -> None:
         document = schedule.document
-        if document["ActionAfterCompletion"] == "DELETE" and document["State"] == "ENABLED" and finished(document):
+        ended = document["State"] == "ENABLED" and finished(document) and not self._letters_to_send(document)
+        if document["ActionAfterCompletion"] == "DELETE" and ended:
             await self._store.run(lambda db: resources.delete(db, SCHEDULE, schedule.name))
             log.info("schedule completed and deleted", extra={"schedule": schedule.arn})

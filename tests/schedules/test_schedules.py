@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourfold.clock import ManualClock
+from fourfold.control.couriers import Refused, Undelivered
 from fourfold.control.schedules import (
     ScheduleConflict,
     ScheduleNotFound,
@@ -33,6 +34,7 @@ TARGET = {
     "RoleArn": "arn:aws:iam::123456789012:role/r",
     "Input": json.dumps({"TransformJobName": "night-<aws.scheduler.scheduled-time>", "ModelName": "m"}),
 }
+DEAD = "arn:aws:sqs:us-east-1:123456789012:dead"
 DAILY = {
     "Name": "nightly",
     "ScheduleExpression": "cron(0 2 * * ? *)",
@@ -42,7 +44,7 @@ DAILY = {
 
 
 class Office:
-    """A store, a clock, and a target that notes what it is called with."""
+    """A store, a clock, a target that notes what it is called with, and a queue that notes what it is sent."""
 
     def __init__(self, folder):
         self.store = Store(f"sqlite:///{folder}/s.db")
@@ -50,12 +52,16 @@ class Office:
         self.clock = ManualClock(START)
         self.calls = []
         self.errors: list[FourfoldError] = []
+        self.sent = []
+        self.troubles: list[FourfoldError] = []
+        self.has_queues = False
         self.schedules: Schedules
 
     @asynccontextmanager
     async def open(self):
         """The loop at work; leaving ends it as a crash would."""
-        self.schedules = Schedules(self.store, Partition(), self.clock, self.call)
+        send = self.send if self.has_queues else None
+        self.schedules = Schedules(self.store, Partition(), self.clock, self.call, send)
         loop = asyncio.create_task(self.schedules.run())
         try:
             await self.settle()
@@ -69,6 +75,11 @@ class Office:
         if self.errors:
             raise self.errors.pop(0)
         return {}
+
+    async def send(self, queue, body, attributes):
+        if self.troubles:
+            raise self.troubles.pop(0)
+        self.sent.append((queue, body, attributes["ERROR_MESSAGE"]))
 
     async def settle(self):
         """Let the loop write what it has to: the store has a thread of its own."""
@@ -181,24 +192,73 @@ async def test_what_may_help_is_tried_again(office):
 
 async def test_what_cannot_succeed_goes_to_the_dead_letter_queue_at_once(office):
     office.errors = [ValidationException("no such model")]
-    queue = "arn:aws:sqs:us-east-1:123456789012:dead"
     async with office.open() as schedules:
-        arn = await schedules.create({**DAILY, "Target": {**TARGET, "DeadLetterConfig": {"Arn": queue}}})
+        arn = await schedules.create({**DAILY, "Target": {**TARGET, "DeadLetterConfig": {"Arn": DEAD}}})
         await office.pass_(3 * HOUR)
         document = (await schedules.get(None, "nightly")).document
     assert len(office.calls) == 1
     [letter] = document["dead"]
-    assert (letter["queue"], letter["body"]) == (queue, TARGET["Input"])
+    assert (letter["queue"], letter["body"]) == (DEAD, TARGET["Input"])
     attributes = letter["attributes"]
     assert attributes["ERROR_MESSAGE"] == "no such model"
     assert attributes["SCHEDULE_ARN"] == arn
     assert attributes["SCHEDULED_TIME"] == "2026-01-01T02:00:00Z"
 
 
+async def test_dead_letters_reach_their_queue_once_it_can_be_reached(office):
+    target = {**TARGET, "DeadLetterConfig": {"Arn": DEAD}}
+    office.errors = [ValidationException(f"no such model {number}") for number in range(2)]
+    async with office.open() as schedules:  # a server without an SQS endpoint keeps them
+        await schedules.create({**DAILY, "Target": target})
+        await office.pass_(27 * HOUR)
+        assert states(await schedules.get(None, "nightly")) == ["kept", "kept"]
+    office.has_queues = True
+    office.troubles = [Undelivered("down"), Undelivered("down")]
+    async with office.open() as schedules:
+        assert office.sent == []
+        await office.pass_(10, step=1)
+        assert states(await schedules.get(None, "nightly")) == ["sent", "sent"]
+        await office.pass_(2 * HOUR)
+    assert office.sent == [(DEAD, TARGET["Input"], f"no such model {number}") for number in range(2)]
+
+
+async def test_a_queue_that_is_down_delays_no_run_and_keeps_a_finished_schedule(office):
+    office.has_queues = True
+    office.errors = [ValidationException("no such model")]
+    office.troubles = [Undelivered("down")] * 5
+    once = {**DAILY, "ScheduleExpression": "at(2026-01-01T00:01:00)", "ActionAfterCompletion": "DELETE"}
+    async with office.open() as schedules:
+        await schedules.create({**once, "Target": {**TARGET, "DeadLetterConfig": {"Arn": DEAD}}})
+        await office.pass_(70, step=1)
+        assert states(await schedules.get(None, "nightly")) == ["kept"]
+        await schedules.create({**DAILY, "Name": "other", "ScheduleExpression": "at(2026-01-01T00:01:15)"})
+        await office.pass_(10, step=1)
+        assert len(office.calls) == 2
+        await office.pass_(60, step=1)
+        assert len(office.sent) == 1
+        with pytest.raises(ScheduleNotFound):
+            await schedules.get(None, "nightly")
+
+
+async def test_a_letter_that_its_queue_refuses_is_sent_once(office):
+    office.has_queues = True
+    office.errors = [ValidationException("no such model")]
+    office.troubles = [Refused("no such queue")]
+    async with office.open() as schedules:
+        await schedules.create({**DAILY, "Target": {**TARGET, "DeadLetterConfig": {"Arn": DEAD}}})
+        await office.pass_(3 * HOUR)
+        assert states(await schedules.get(None, "nightly")) == ["refused"]
+    assert office.sent == []
+
+
+def states(schedule):
+    return [letter["state"] for letter in schedule.document["dead"]]
+
+
 async def test_attempts_end_with_the_retry_policy(office):
     office.errors = [ServiceUnavailable("busy")] * 10
     target = {**TARGET, "RetryPolicy": {"MaximumRetryAttempts": 2}}
-    target["DeadLetterConfig"] = {"Arn": "arn:aws:sqs:us-east-1:123456789012:dead"}
+    target["DeadLetterConfig"] = {"Arn": DEAD}
     async with office.open() as schedules:
         await schedules.create({**DAILY, "ScheduleExpression": "at(2026-01-01T00:01:00)", "Target": target})
         await office.pass_(120, step=1)

@@ -277,6 +277,25 @@ def test_a_queue_subscribes_at_once(server, queues):
     assert "does not exist" in dead_letters(server, "queue")[0]["reason"]
 
 
+def test_dead_letters_of_schedules_go_to_their_queue(server, queues):
+    server.client("scheduler").create_schedule(
+        Name="broken",
+        ScheduleExpression="rate(1 days)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={
+            "Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:createTransformJob",
+            "RoleArn": "arn:aws:iam::123456789012:role/r",
+            "Input": "{}",
+            "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:123456789012:jobs"},
+        },
+    )
+    eventually(lambda: [one for one in queues.sent if "ERROR_CODE" in one["MessageAttributes"]])
+    sent = queues.sent[-1]
+    assert sent["QueueUrl"].endswith("/jobs")
+    assert sent["MessageBody"] == "{}"
+    assert sent["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "ValidationException"
+
+
 def test_errors_have_the_codes_of_sns(server):
     sns = server.client("sns")
     nowhere = "arn:aws:sns:us-east-1:123456789012:nowhere"
