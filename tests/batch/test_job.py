@@ -94,6 +94,23 @@ async def test_a_job_goes_on_after_a_crash_and_writes_the_same(site):
     assert site.get("out/big.csv.out") == sums(count)
 
 
+async def test_standing_still_for_calls_is_no_silence_of_the_model(site):
+    count = 200_000
+    site.put("in/big.csv", numbers(count))
+    async with site.running():
+        await site.start(ModelClientConfig={"InvocationsTimeoutInSeconds": 1, "InvocationsMaxRetries": 0})
+        await site.until_shards(1)
+        site.placer.background.cores = 0
+        await asyncio.sleep(1.3)
+        before = await site.jobs.progress("job")
+        assert (await site.jobs.describe("job")).status == "InProgress"
+        assert before.shards_done < before.shards
+        site.placer.background.cores = 2
+        job = await site.until("Completed", "Failed")
+        assert job.status == "Completed", job.document
+    assert site.get("out/big.csv.out") == sums(count)
+
+
 async def test_stop_is_prompt_and_resume_goes_on(site):
     count = 200_000
     site.put("in/big.csv", numbers(count))
@@ -158,6 +175,24 @@ async def test_a_parquet_object_of_many_row_groups(site):
     out = pq.read_table(pa.BufferReader(site.get("out/t.parquet.out") or b""))
     assert out.column_names == ["a", "b", "c", "id", "sum"]
     assert out["id"].to_numpy().tolist() == list(range(rows))
+
+
+async def test_a_big_csv_object_becomes_a_table_with_its_columns_kept(site):
+    count = 150_000
+    site.put("in/big.csv", b"id,a,b,c\n" + b"".join(b"r%d,%d,%d,0.5\n" % (i, i, i) for i in range(count)))
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://data/in/"}}
+    async with site.running():
+        job = await site.run(
+            TransformInput={"DataSource": source, "ContentType": "text/csv; header=present", "SplitType": "Line"},
+            TransformOutput={"S3OutputPath": "s3://data/out/", "Accept": plan.PARQUET[0]},
+            DataProcessing={"InputFilter": "$[1:]", "JoinSource": "Input"},
+        )
+        assert job.status == "Completed", job.document
+        assert (await site.jobs.progress("job")).shards > 1
+    out = pq.read_table(pa.BufferReader(site.get("out/big.csv.out") or b""))
+    assert out.column_names == ["id", "a", "b", "c", "sum"]
+    assert out["id"].to_pylist() == [f"r{i}" for i in range(count)]
+    assert out["sum"].to_pylist() == [2 * i + 0.5 for i in range(count)]
 
 
 async def test_wishes_that_cannot_be_met(site):

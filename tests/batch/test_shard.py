@@ -296,6 +296,31 @@ def test_csv_to_parquet(sums):
     assert read_table(sums.run(b"", options)).num_rows == 0
 
 
+def test_csv_to_parquet_with_the_input_kept(sums):
+    options = msgspec.structs.replace(CSV, accept="application/vnd.apache.parquet", join=True, input_filter="$[1:]")
+    table = read_table(sums.run(b'r1,1,2,3\n"r,2",4,5,6.50\n', options))
+    assert table.to_pydict() == {
+        "c0": ["r1", "r,2"], "c1": ["1", "4"], "c2": ["2", "5"], "c3": ["3", "6.50"],
+        "sum": [6.0, 15.5], "big": table["big"].to_pylist(),
+    }  # fmt: skip
+    named = msgspec.structs.replace(options, content_type="text/csv; header=present")
+    table = read_table(sums.run(b"id,a,b,sum\nr1,1,2,3\n", named))
+    assert table.column_names == ["id", "a", "b", "sum", "sum_predicted", "big"]
+    assert read_table(sums.run(b"id,a,b,sum\n", named)).column_names == table.column_names
+    assert read_table(sums.run(b"", options)).column_names == ["sum", "big"]
+
+
+def test_rows_of_another_length_are_bad_beside_kept_columns(sums):
+    options = msgspec.structs.replace(CSV, accept="application/vnd.apache.parquet", join=True, input_filter="$[1:4]")
+    content = b"r1,1,2,3\nr2,4,5,6,7\nr3,7,8,9\n"
+    assert sums.run(content, options) is None
+    assert sums.done.reason == "line 2 (byte 9): the row has 5 cells, the first has 4"
+    table = read_table(sums.run(content, msgspec.structs.replace(options, on_error="record")))
+    assert table["c0"].to_pylist() == ["r1", "r3"]
+    assert table["sum"].to_pylist() == [6.0, 24.0]
+    assert sums.errors()[0]["input"] == "r2,4,5,6,7"
+
+
 def test_arrow_file_in(sums):
     table = pq.read_table(pa.BufferReader(parquet(3)))
     sink = pa.BufferOutputStream()

@@ -134,7 +134,7 @@ class Tables:
     def empty(self, schema: Any) -> Any:
         """The output of an object without rows."""
         outputs = to_table({output.name: _one_row(output) for output in self._model.outputs}).slice(0, 0)
-        return self._beside(schema.empty_table(), outputs)
+        return beside(schema.empty_table(), outputs) if self._join else outputs
 
     def _alone(self, first: int, rows: Any, reason: str) -> Iterator[Any]:
         """Each row in a call of its own."""
@@ -150,15 +150,20 @@ class Tables:
 
     def _table(self, rows: Any, outputs: Arrays) -> Any:
         predicted = to_table(outputs)
-        return self._beside(pa.Table.from_batches([rows]), predicted)
+        return beside(pa.Table.from_batches([rows]), predicted) if self._join else predicted
 
-    def _beside(self, table: Any, predicted: Any) -> Any:
-        if not self._join:
-            return predicted
-        for name in predicted.column_names:
-            new = f"{name}_predicted" if name in table.column_names else name
-            table = table.append_column(new, predicted.column(name))
-        return table
+
+def beside(table: Any, predicted: Any) -> Any:
+    """The columns of both tables; a predicted one that is called as another is gets `_predicted` at its end."""
+    for name in predicted.column_names:
+        new = f"{name}_predicted" if name in table.column_names else name
+        table = table.append_column(new, predicted.column(name))
+    return table
+
+
+def as_text(names: list[str]) -> Any:
+    """The schema of a table with these columns, of text."""
+    return pa.schema([(name, pa.string()) for name in names])
 
 
 def _asked_for(inputs: tuple[Tensor, ...], known: list[str]) -> list[str]:

@@ -200,8 +200,12 @@ def _check(given: Options, data_type: str) -> None:
             "InputFilter, OutputFilter and JoinSource need the content type text/csv, application/json or "
             f"application/jsonlines, not {given.media}."
         )
-    if given.join and (given.answer in PARQUET or _family(given.answer) != _family(given.media)):
-        raise ValidationException("JoinSource Input needs Accept to be the same type as ContentType.")
+    if given.join and given.answer in PARQUET and given.media in CSV:
+        return
+    if given.join and _family(given.answer) != _family(given.media):
+        raise ValidationException(
+            "JoinSource Input needs Accept to be the same type as ContentType, or Parquet where that is CSV."
+        )
     if given.join and given.split != given.assemble and given.split in ("None", "Line"):
         raise ValidationException("JoinSource Input needs AssembleWith to be the same as SplitType.")
 

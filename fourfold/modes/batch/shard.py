@@ -29,7 +29,7 @@ from fourfold.errors import FourfoldError
 from fourfold.formats.base import ArrayModel, AsyncModel, Model
 from fourfold.formats.codecs import BadRequest
 from fourfold.formats.codecs.parquet import to_table
-from fourfold.modes.batch import columnar, filters, overlap
+from fourfold.modes.batch import columnar, filters, join, overlap
 from fourfold.modes.batch.blobs import CHUNK, Blobs, Commits
 from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
@@ -158,7 +158,7 @@ class _Transform:
             answer for window in self._windows(split) for answer in rows.answer(window, self._line(window, split))
         )
         if codec.name == "Parquet":
-            self._table_of_rows(sink, answers)
+            self._table_of_rows(sink, answers, self._kept(split))
             return
         if codec.name not in ("CSV", "JSON Lines"):
             self._calls(sink)
@@ -193,7 +193,8 @@ class _Transform:
                     self._records -= 1  # it was answered, but is not written
             return b"".join(good)
 
-    def _table_of_rows(self, sink: BinaryIO, answers: Iterable[Answered | BadRecord]) -> None:
+    def _table_of_rows(self, sink: BinaryIO, answers: Iterable[Answered | BadRecord], kept: list[str]) -> None:
+        """Answers as a table; `kept` names the input's columns, which stand before them as text."""
         assert isinstance(self._model, ArrayModel)
         table = TableWriter(sink)
         empty = True
@@ -201,12 +202,42 @@ class _Transform:
             if isinstance(answer, BadRecord):
                 self._bad(answer.record, answer.reason)
                 continue
-            table.write(to_table(answer.outputs))
-            self._count(answer.rows)
-            empty = False
+            written = self._joined(answer, kept) if kept else to_table(answer.outputs)
+            if written.num_rows:
+                table.write(written)
+                self._count(written.num_rows)
+                empty = False
         if empty:
-            table.write(Tables(self._model, [], filters.parse("$"), join=False).empty(pa.schema([])))
+            nothing = Tables(self._model, [], filters.parse("$"), join=bool(kept))
+            table.write(nothing.empty(columnar.as_text(kept)))
         table.close()
+
+    def _kept(self, split: Split) -> list[str]:
+        """Names of the columns of a CSV object that are kept beside the answers: the header's, or c0, c1, …"""
+        if not self._options.join:
+            return []
+        if header := self._header():
+            return [name.strip() for name in join.cells(header.encode())]
+        first = next(
+            (record for window in windows(self._chunks(0), split, 0, 1) for record in split.records(window)), None
+        )
+        return [f"c{i}" for i in range(len(join.cells(first.body)))] if first else []
+
+    def _joined(self, answer: Answered, kept: list[str]) -> Any:
+        """Rows and their answers as one table, without the rows that do not have a cell for each column."""
+        assert answer.records is not None
+        rows = [join.cells(record.body) for record in answer.records]
+        good = [i for i, row in enumerate(rows) if len(row) == len(kept)]
+        if len(good) < len(rows):
+            for record, row in zip(answer.records, rows, strict=True):
+                if len(row) != len(kept):
+                    self._bad(record, f"the row has {len(row)} cells, the first has {len(kept)}")
+            answer = Answered(answer.records, len(good), {name: array[good] for name, array in answer.outputs.items()})
+        columns = zip(*(rows[i] for i in good), strict=True) if good else [()] * len(kept)
+        cells = pa.Table.from_arrays(
+            [pa.array(column, pa.string()) for column in columns], schema=columnar.as_text(kept)
+        )
+        return columnar.beside(cells, to_table(answer.outputs))
 
     # Tables
 
