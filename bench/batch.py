@@ -1,12 +1,11 @@
 """How fast is a transform job beside a bare loop? Writes the section `batch` of docs/reference/performance.md.
 
-    python bench/batch.py [--rows 10000000] [--csv-rows 1000000] [--rounds 2] [--nice] [--no-write]
+    python bench/batch.py [--parts throughput,neighbour] [--rows 10000000] [--csv-rows 1000000] [--rounds 2]
 
 The bare loop is what a careful person would write: pyarrow reads, `session.run` takes blocks of 4,096 rows, pyarrow
 writes, in as many processes as the job has workers, each with its part of the rows. Job and loop take turns on the same
 file. Workers of jobs have the lowest priority: on a machine with other work, --nice gives the loop the same, so that
-the ratio holds. Ray Data reads the same Parquet where ray is installed, and mosec answers single rows where its
-environment is.
+the ratio holds. Ray Data and mosec are installed into environments of their own.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ import multiprocessing
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 import report
 import venvs
 from load import Measured, measure, measure_at_rate, request_bytes
-from servers import SERVERS, Fourfold, Running, client, free_port
+from servers import PEERS, SERVERS, Fourfold, Running, client, free_port
 
 BLOCK = 4096
 GROUP = 65_536
@@ -169,21 +169,28 @@ class Jobs:
         self._names = (f"job-{number}" for number in itertools.count())
         self.name = ""
 
-    def start(self, path: Path, *, workers: int = WORKERS, accept: str = "") -> None:
+    def start(self, path: Path, *, workers: int = WORKERS) -> None:
         """A job over one file, which is linked into the bucket."""
+        os.link(path, self.folder() / path.name)
+        self.submit(path.name, text=path.suffix == ".csv", workers=workers)
+
+    def folder(self) -> Path:
+        """The folder of a new job in the bucket."""
         self.name = next(self._names)
         folder = self.bucket / self.name
         folder.mkdir(parents=True)
-        os.link(path, folder / path.name)
-        csv = path.suffix == ".csv"
-        given = {"S3DataType": "S3Prefix", "S3Uri": f"s3://bench/{self.name}/{path.name}"}
-        text = {"ContentType": "text/csv", "SplitType": "Line"} if csv else {"ContentType": PARQUET}
-        wanted = {"Accept": accept or "text/csv", "AssembleWith": "Line"} if csv else {}
+        return folder
+
+    def submit(self, prefix: str, *, text: bool, workers: int = WORKERS) -> None:
+        """Start the job over what begins with `prefix` in its folder."""
+        given = {"S3DataType": "S3Prefix", "S3Uri": f"s3://bench/{self.name}/{prefix}"}
+        kind = {"ContentType": "text/csv", "SplitType": "Line"} if text else {"ContentType": PARQUET}
+        wanted = {"Accept": "text/csv", "AssembleWith": "Line"} if text else {}
         self.sagemaker.create_transform_job(
             TransformJobName=self.name,
             ModelName="fraud",
             MaxConcurrentTransforms=workers,
-            TransformInput={"DataSource": {"S3DataSource": given}, **text},
+            TransformInput={"DataSource": {"S3DataSource": given}, **kind},
             TransformOutput={"S3OutputPath": f"s3://bench/{self.name}/out", **wanted},
             TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
         )
@@ -198,35 +205,44 @@ class Jobs:
         return seconds
 
     def rows_done(self) -> int:
-        return int(self._status()["Records"])
+        return int(self.status()["Records"])
 
     def wait(self) -> None:
-        while (job := self._status())["TransformJobStatus"] == "InProgress":
+        while (job := self.status())["TransformJobStatus"] == "InProgress":
             time.sleep(0.005 if job["Seconds"] < 1 else 0.05)
         if job["TransformJobStatus"] not in ("Completed", "Stopped"):
             sys.exit(f"the job ended as {job}")
 
     def stop(self) -> None:
         self.sagemaker.stop_transform_job(TransformJobName=self.name)
-        while self._status()["TransformJobStatus"] in ("InProgress", "Stopping"):
+        while self.status()["TransformJobStatus"] in ("InProgress", "Stopping"):
             time.sleep(0.05)
         shutil.rmtree(self.bucket / self.name)
 
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         url = f"{self.running.keys['AWS_ENDPOINT_URL']}/fourfold/batch/{self.name}"
         with urlopen(Request(url, headers=self.running.headers), timeout=30) as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
 
+@dataclass
+class Peaks:
+    """The most resident megabytes, file pages apart: of any process at the lowest priority, and of the server."""
+
+    worker: float = 0.0
+    gateway: float = 0.0
+
+
 @contextmanager
-def largest_worker() -> Iterator[list[float]]:
-    """The most resident megabytes of any process at the lowest priority, looked at every 50 ms; file pages apart."""
-    found = [0.0]
+def peaks(gateway: int) -> Iterator[Peaks]:
+    """Looks every 50 ms."""
+    found = Peaks()
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(0.05):
-            found[0] = max([found[0], *map(_anonymous_mb, _lowest_priority())])
+            found.worker = max([found.worker, *map(_anonymous_mb, _lowest_priority())])
+            found.gateway = max(found.gateway, _anonymous_mb(gateway))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -264,6 +280,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--csv-rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tiny", type=int, default=100_000, help="objects of one row")
+    parser.add_argument("--big", type=int, default=10, metavar="GB", help="size of one CSV object")
+    parser.add_argument("--parts", default=",".join(PARTS), help="measure these only; the others stay as they were")
     parser.add_argument("--nice", action="store_true", help="run the bare loop at the priority of a job's workers")
     parser.add_argument("--no-write", action="store_true", help="print only")
     choice = parser.parse_args()
@@ -271,30 +290,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="batch-", dir=models.DATA) as scratch:  # on the data's file system: linked
         running = Fourfold().start("fraud", free_port(), Path(scratch))
         try:
-            sections = list(measured(Jobs(running, Path(scratch) / "data"), choice))
+            jobs = Jobs(running, Path(scratch) / "data")
+            for name in choice.parts.split(","):
+                text = PARTS[name](jobs, choice)
+                print(f"{text}\n", flush=True)
+                RESULTS.mkdir(parents=True, exist_ok=True)
+                (RESULTS / f"{name}.md").write_text(text)
         finally:
             running.stop()
-    text = "\n\n".join(sections)
-    print(text)
     if not choice.no_write:
-        report.write_section("batch", text)
+        files = [RESULTS / f"{name}.md" for name in PARTS]
+        report.write_section("batch", "\n\n".join([ABOUT, *(file.read_text() for file in files if file.exists())]))
 
 
-def measured(jobs: Jobs, choice: argparse.Namespace) -> Iterator[str]:
-    yield (
-        f"`fraud`, 30 float32 a row, {os.cpu_count()} cores, {WORKERS} workers, medians of {choice.rounds} rounds in "
-        "which job and bare loop took turns. A job's time is the client's: from CreateTransformJob to the status "
-        "Completed, planning, start of the workers and putting together included."
-    )
-    yield overhead(jobs)
-    yield throughput(jobs, choice)
-    yield growth(jobs, choice.rows)
-    yield scaling(jobs, choice)
-    yield neighbour(jobs, choice)
-    yield from peers(choice)
-
-
-def overhead(jobs: Jobs) -> str:
+def overhead(jobs: Jobs, _: argparse.Namespace) -> str:
     path = ensure_csv(1)
     first = jobs.run(path)
     again = [jobs.run(path) for _ in range(7)]
@@ -313,7 +322,7 @@ def throughput(jobs: Jobs, choice: argparse.Namespace) -> str:
         ("Parquet", ensure_parquet(choice.rows), choice.rows, bare_parquet),
         ("CSV", ensure_csv(choice.csv_rows), choice.csv_rows, bare_csv),
     ]
-    with largest_worker() as memory:
+    with peaks(jobs.running.process.pid) as memory:
         for title, path, count, bare in kinds:
             loop, job = [], []
             for _ in range(choice.rounds):
@@ -323,11 +332,14 @@ def throughput(jobs: Jobs, choice: argparse.Namespace) -> str:
             rows.append((f"{title}, {count:,} rows", _rate(count, loop), _rate(count, job), f"{ratio:.2f}"))
             print(rows[-1], file=sys.stderr)
     table = report.table(("", "bare loop, rows/s", "job, rows/s", "job / loop"), rows)
-    return f"{table}\n\nMost memory of a worker: {memory[0]:.0f} MB that is its own, model included."
+    return (
+        f"{table}\n\nMost memory: {memory.worker:.0f} MB of a worker, model included, and "
+        f"{memory.gateway:.0f} MB of the server."
+    )
 
 
-def growth(jobs: Jobs, most: int) -> str:
-    sizes = [size for size in (10_000, 100_000, 1_000_000, 10_000_000) if size <= most]
+def growth(jobs: Jobs, choice: argparse.Namespace) -> str:
+    sizes = [size for size in (10_000, 100_000, 1_000_000, 10_000_000) if size <= choice.rows]
     rows = []
     for size in sizes:
         path = ensure_parquet(size)
@@ -374,50 +386,105 @@ def neighbour(jobs: Jobs, choice: argparse.Namespace) -> str:
     )
 
 
-def peers(choice: argparse.Namespace) -> Iterator[str]:
-    if find_spec("ray"):
-        rows = min(choice.rows, 1_000_000)
-        seconds = ray_data(ensure_parquet(rows))
-        yield f"Ray Data, `map_batches` with an actor, {rows:,} rows of Parquet: {rows / seconds:,.0f} rows/s."
-    if (venvs.VENVS / "mosec").exists():
-        with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            running = SERVERS["mosec"].start("fraud", free_port(), Path(scratch))
-            try:
-                body = (models.DATA / "fraud.json").read_bytes()
-                request = request_bytes(running.url, {"Content-Type": "application/json"}, body)
-                rate = measure(running.url, [request], 64, 3.0).per_second
-            finally:
-                running.stop()
-        yield f"mosec, one row a JSON request, 64 connections: {rate:,.0f} rows/s."
+def big(jobs: Jobs, choice: argparse.Namespace) -> str:
+    """A CSV object of so many gigabytes: 200 MB of distinct rows again and again."""
+    block = ensure_csv(1_000_000)
+    path = models.DATA / "batch-big.csv"
+    count = choice.big * 10**9 // block.stat().st_size
+    with path.open("wb") as file:
+        for _ in range(count):
+            file.write(block.read_bytes())
+    try:
+        with peaks(jobs.running.process.pid) as memory:
+            seconds = jobs.run(path)
+    finally:
+        path.unlink()
+    return (
+        f"A CSV object of {choice.big} GB, {count} million rows: {count * 1e6 / seconds:,.0f} rows/s. Most memory: "
+        f"{memory.worker:.0f} MB of a worker, model included, and {memory.gateway:.0f} MB of the server."
+    )
 
 
-class Scorer:
-    """An actor of Ray Data."""
+def tiny(jobs: Jobs, choice: argparse.Namespace) -> str:
+    """Objects of one row each."""
+    count = choice.tiny
+    row = ensure_csv(1).read_bytes()
+    folder = jobs.folder()
+    for number in range(count):
+        (folder / f"{number:06}.csv").write_bytes(row)
+    with peaks(jobs.running.process.pid) as memory:
+        began = time.perf_counter()
+        jobs.submit("", text=True)
+        while (status := jobs.status())["Objects"] < count and status["TransformJobStatus"] == "InProgress":
+            time.sleep(0.02)
+        planned = time.perf_counter() - began
+        jobs.wait()
+        seconds = time.perf_counter() - began
+    done = sum(1 for _ in (folder / "out").iterdir())
+    if done != count:
+        sys.exit(f"{done} outputs of {count} objects")
+    shutil.rmtree(folder)
+    return (
+        f"{count:,} objects of one row: planned after {planned:.1f} s, done after {seconds:.1f} s, "
+        f"{count / seconds:,.0f} objects/s. Most memory: {memory.worker:.0f} MB of a worker, "
+        f"{memory.gateway:.0f} MB of the server."
+    )
 
-    def __init__(self) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        path = str(models.DATA / "fraud.onnx")
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        answer = self._session.run(None, {"x": np.column_stack([batch[name] for name in COLUMNS])})[0]
-        return {"y0": answer[:, 0], "y1": answer[:, 1]}
+def ray(jobs: Jobs, choice: argparse.Namespace) -> str:
+    """Ray Data over the same Parquet, in turns with jobs."""
+    venvs.ensure("ray", ["ray[data]"])
+    rows = min(choice.rows, 2_000_000)
+    path = ensure_parquet(rows)
+    own, others = [], []
+    for _ in range(choice.rounds):
+        own.append(jobs.run(path))
+        others.append(ray_data(path))
+    times = statistics.median(others) / statistics.median(own)
+    return (
+        f"{venvs.versions('ray', ['ray'])}, `map_batches` with {WORKERS} actors over {rows:,} rows of Parquet: "
+        f"{_rate(rows, others)} rows/s. The job in turns with it: {_rate(rows, own)}, {times:.1f} times as many."
+    )
+
+
+def mosec(jobs: Jobs, choice: argparse.Namespace) -> str:
+    """Single JSON requests to mosec, and the same rows as a job."""
+    server = SERVERS["mosec"]
+    server.install()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        running = server.start("fraud", free_port(), Path(scratch))
+        try:
+            body = (models.DATA / "fraud.json").read_bytes()
+            request = request_bytes(running.url, {"Content-Type": "application/json"}, body)
+            rate = measure(running.url, [request], 64, 3.0).per_second
+        finally:
+            running.stop()
+    lines = ensure_csv(choice.csv_rows)
+    own = choice.csv_rows / statistics.median(jobs.run(lines) for _ in range(choice.rounds))
+    return (
+        f"mosec, one row a JSON request, 64 connections: {rate:,.0f} rows/s. The job over {choice.csv_rows:,} lines: "
+        f"{own:,.0f}, {own / rate:.1f} times as many."
+    )
 
 
 def ray_data(path: Path) -> float:
-    """Seconds of the same work, without those of `ray.init`."""
-    import ray
+    """Seconds of the same work in Ray Data."""
+    command = [venvs.VENVS / "ray/bin/python", PEERS / "ray_batch.py", models.DATA / "fraud.onnx", path, WORKERS, BLOCK]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    return float(done.stdout.split()[-1])
 
-    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            data = ray.data.read_parquet(str(path))
-            data.map_batches(Scorer, batch_size=BLOCK, concurrency=WORKERS).write_parquet(folder)
-            return time.perf_counter() - began
-    finally:
-        ray.shutdown()
+
+PARTS: dict[str, Callable[[Jobs, argparse.Namespace], str]] = {
+    part.__name__: part for part in (overhead, throughput, growth, scaling, neighbour, tiny, big, ray, mosec)
+}
+RESULTS = Path(__file__).parent / "results" / "batch"
+ABOUT = (
+    f"`fraud`, 30 float32 a row, {os.cpu_count()} cores, {WORKERS} workers; medians, job and bare loop taking turns. "
+    "A job's time is the client's: from CreateTransformJob to the status Completed, planning, start of the workers and "
+    "putting together included."
+)
 
 
 def _rate(rows: int, seconds: list[float]) -> str:
