@@ -184,8 +184,7 @@ def _services(usage: Usage, prices: Prices) -> Iterator[Charge]:
         fifo = usage.fifo and key in ("sqs", "sns")
         if key == "sqs" or (key == "sns" and not fifo):
             quantity *= chunks
-        override = _service_override(member, usage)
-        tiers = _tiers(usage, prices, f"{key}-fifo" if fifo else key, override, "")
+        tiers = _tiers(usage, prices, f"{key}-fifo" if fifo else key, _service_override(usage, member), "")
         yield Charge(
             tiers,
             quantity,
@@ -194,15 +193,15 @@ def _services(usage: Usage, prices: Prices) -> Iterator[Charge]:
         )
         if fifo and key == "sns" and usage.message_kb is not None:
             payload = usage.services[member] * usage.message_kb / KB_PER_GB
-            tiers = _tiers(usage, prices, "sns-fifo-payload", "usd_per_gb", "GB")
+            tiers = _tiers(usage, prices, "sns-fifo-payload", _service_override(usage, "payload_gb"), "GB")
             yield Charge(tiers, payload, _named(usage, tiers[0].item))
 
 
-def _service_override(member: str, usage: Usage) -> str:
-    if member.endswith("_gb_month"):
-        return "usd_per_gb_month"
-    if member.endswith("_gb"):
-        return "usd_per_gb"
+def _service_override(usage: Usage, member: str) -> str:
+    """The override that a service's price listens to. A GB is the model's own where the usage has a model."""
+    for ending, override in (("_gb_month", "usd_per_gb_month"), ("_gb", "usd_per_gb")):
+        if member.endswith(ending):
+            return override if usage.type == "supporting" else ""
     own = f"usd_per_million_{member}"
     return own if own in usage.overrides else "usd_per_million"
 

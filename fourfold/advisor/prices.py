@@ -309,16 +309,18 @@ def amount(value: object, field: str) -> Decimal:
     Raises:
         ValidationException: naming `field`, for anything else: text, truth values, NaN, infinities, negatives.
     """
+    shown = str(value)
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        raise ValidationException(f"{field}: expected a number, got {value!r}")
+        raise ValidationException(f"{field}: expected a number, got {shown}")
     try:
         number = Decimal(str(value).strip())
     except InvalidOperation:
-        raise ValidationException(f"{field}: expected a number, got {value!r}") from None
+        raise ValidationException(f"{field}: expected a number, got {shown!r}; write it as 0.5 or 12e6") from None
     if not number.is_finite():
-        raise ValidationException(f"{field}: expected a finite number, got {value}")
+        raise ValidationException(f"{field}: expected a finite number, got {shown}")
     if number < 0:
-        raise ValidationException(f"{field}: {value} is negative; use 0 or more")
+        raise ValidationException(f"{field}: {shown} is negative; use 0 or more")
     if number > Decimal("1e18"):
-        raise ValidationException(f"{field}: {value} is out of any range that AWS bills; use less than 1e18")
+        raise ValidationException(f"{field}: {shown} is out of any range that AWS bills; use less than 1e18")
     return number

@@ -75,8 +75,8 @@ SERVICES: dict[str, str] = {
 
 OVERRIDES: dict[str, str] = {
     "usd_per_hour": "an instance-hour",
-    "usd_per_gb": "a GB of data processed, in or out, and of logs",
-    "usd_per_gb_month": "a GB-month of storage of any kind",
+    "usd_per_gb": "a GB of data processed, in or out; in a `supporting` usage, of logs",
+    "usd_per_gb_month": "a GB-month of the model's storage; in a `supporting` usage, of S3 and ECR",
     "usd_per_gb_second": "a GB-second of serverless compute",
     "usd_per_second": "a second of serverless compute at the stated memory_mb",
     "usd_per_provisioned_usage_second": "a second of one provisioned instance kept warm at the stated memory_mb",
@@ -172,18 +172,20 @@ def read(path: Path) -> list[Usage]:
         ValidationException: the file cannot be read, or a member is wrong; the message names it and what would work.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValidationException(f"--file: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValidationException(f"--file: {path} is not UTF-8 text: {error.reason}") from error
     try:
         if path.suffix == ".json":
-            data = json.loads(text, parse_float=Decimal, object_pairs_hook=_without_repeats)
+            data = json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=_without_repeats)
         else:
-            data = yaml.load(text, Loader=_ExactLoader)  # noqa: S506 (a SafeLoader whose fractions are decimals)
+            data = yaml.load(text, Loader=_ExactLoader)  # noqa: S506 (a SafeLoader whose numbers stay text)
     except (ValueError, yaml.YAMLError) as error:
         raise ValidationException(f"--file: {path.name} is not valid YAML or JSON: {error}") from error
+    except RecursionError:
+        raise ValidationException(f"--file: {path.name} is nested too deeply for a list of usages") from None
     return parse(data)
 
 
@@ -315,18 +317,22 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _ExactLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML whose fractions become decimals, never binary floats, and which refuses a member given twice."""
+    """YAML whose numbers stay as they are written, for `amount`, and which refuses a member given twice.
 
+    YAML 1.1 would read `0100` as 64 and `1:30` as 90, and fractions as binary floats.
+    """
 
-def _exact(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Decimal:
-    return Decimal(str(node.value).replace("_", "").replace(".inf", "Infinity").replace(".nan", "NaN"))
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name for it)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    return _without_repeats(
-        [(loader.construct_object(k), loader.construct_object(v, deep=True)) for k, v in node.value]
-    )
+    own = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    _without_repeats([(str(name), None) for name in own])
+    loader.flatten_mapping(node)  # `<<: *other`: its members, under those of this mapping
+    return {str(loader.construct_object(k)): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
-_ExactLoader.add_constructor("tag:yaml.org,2002:float", _exact)
 _ExactLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -141,6 +141,48 @@ BY_HAND: list[tuple[str, dict[str, Any], str]] = [
         },
         "3",
     ),
+    (
+        "own GB prices are the model's where there is a model",
+        {
+            "type": "real-time", "data_in_gb": 10, "storage_gb_month": 10, "logs_gb": 2, "ecr_gb_month": 5,
+            "price_overrides": {"usd_per_gb": "0.02", "usd_per_gb_month": "0.1"},
+        },
+        "2.7",  # 10 × 0.02 + 10 × 0.1 + 2 × 0.50 + 5 × 0.10
+    ),
+    (
+        "own GB prices around it",
+        {
+            "type": "supporting", "logs_gb": 2, "s3_gb_month": 10, "ecr_gb_month": 5,
+            "price_overrides": {"usd_per_gb": "0.3", "usd_per_gb_month": "0.2"},
+        },
+        "3.6",  # 2 × 0.3 + 15 × 0.2
+    ),
+    (
+        "own price of one kind of request, and of all others",
+        {
+            "type": "supporting", "sqs_requests": 2_000_000, "eventbridge_events": 3_000_000,
+            "price_overrides": {"usd_per_million": "0.1", "usd_per_million_sqs_requests": "0.2"},
+        },
+        "0.7",
+    ),
+    (
+        "own prices of provisioned concurrency",
+        {
+            "type": "serverless", "memory_mb": 4096, "compute_seconds": 10, "provisioned_usage_seconds": 100,
+            "provisioned_duration_seconds": 1000,
+            "price_overrides": {
+                "usd_per_second": 1, "usd_per_provisioned_usage_second": "0.1",
+                "usd_per_provisioned_duration_second": "0.01",
+            },
+        },
+        "30",
+    ),
+    (
+        "free requests are taken before the tiers",
+        {"type": "supporting", "sqs_requests": 100_000_500_000, "message_kb": 1, "free_tier": True},
+        "39999.75",  # 99,999 million × 0.40 + half a million × 0.30
+    ),
+    ("no free chunks without a free tier", {"type": "supporting", "sns_publishes": 500_000, "message_kb": 129}, "0.75"),
     # The examples of AWS's own pricing page, at this table's prices.
     (
         "the page's real-time endpoint: two machines all of a month with 31 days, 100 MB in and 10 MB out a day",
@@ -301,6 +343,54 @@ def test_bad_input_names_the_member(stated: Any, message: str) -> None:
     with pytest.raises(ValidationException, match=r".") as caught:
         cost.price(usage.parse(stated), shipped())
     assert message in caught.value.message
+
+
+FILES: list[tuple[str, str, str]] = [
+    ("nan.yaml", "{type: real-time, instance_type: ml.m5.large, hours: .NaN}", "hours: expected a number"),
+    ("inf.yaml", "{type: real-time, instance_type: ml.m5.large, hours: -.INF}", "hours: expected a number"),
+    (
+        "clock.yaml",
+        "{type: real-time, instance_type: ml.m5.large, hours: 1:30}",
+        "hours: expected a number, got '1:30'",
+    ),
+    ("hex.yaml", "{type: real-time, instance_type: ml.m5.large, hours: 0x10}", "hours: expected a number"),
+    (
+        "nan.json",
+        '{"type": "real-time", "instance_type": "ml.m5.large", "hours": NaN}',
+        "hours: expected a finite number",
+    ),
+    ("long.json", '{"type": "supporting", "s3_put": %s}' % ("9" * 5000), "s3_put: 9999"),
+    ("deep.json", "[" * 100_000, "nested too deeply"),
+    ("deep.yaml", "[" * 3_000, "nested too deeply"),
+    ("key.yaml", "? [type]\n: batch\n", "type is missing"),
+    ("twice.yaml", "{type: batch, hours: 1, hours: 2}", "hours is given twice"),
+    ("empty.yaml", "", "expected a mapping"),
+    ("two.yaml", "type: batch\n---\ntype: batch\n", "single document"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), FILES, ids=[name for name, _, _ in FILES])
+def test_a_bad_file_is_explained(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValidationException) as caught:
+        usage.read(tmp_path / name)
+    assert message in caught.value.message
+    assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("leading-zero.yaml", "{type: real-time, instance_type: ml.m5.large, hours: 0100}"),
+        ("underscore.yaml", "{type: real-time, instance_type: ml.m5.large, hours: 1_00}"),
+        ("power.yaml", "{type: real-time, instance_type: ml.m5.large, hours: 1e2}"),
+        ("marked.json", '\ufeff{"type": "real-time", "instance_type": "ml.m5.large", "hours": 1e2}'),
+        ("merged.yaml", "- &one {type: real-time, instance_type: ml.m5.large, hours: 70}\n- {<<: *one, hours: 30}\n"),
+    ],
+)
+def test_numbers_are_read_as_they_are_written(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert cost.price(usage.read(tmp_path / name), shipped()).total == Decimal("11.5")
 
 
 def test_prices_of_your_own(tmp_path: Path) -> None:
