@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.advisor.scenario import Scenario
+from fourfold.advisor.scenario import Mode, Scenario
 from fourfold.advisor.simulate import Batching
 from fourfold.errors import FourfoldError, ModelError, ValidationException
 from fourfold.formats import registry
@@ -60,6 +60,10 @@ class Profile:
             return Batching(1, 0.0, times[0])
         each, fixed = np.polyfit(sizes, times, 1)
         return Batching(max(sizes), max(float(fixed), 0.0), max(float(each), 0.0))
+
+    def each_s(self, mode: Mode) -> float:
+        """Seconds of work on one request; in a batch, where requests are many, on each more of them."""
+        return (mode == "batch" and self.batching.each_s) or self.service_s[1]
 
     def applied(self, scenario: Scenario) -> Scenario:
         """A scenario with what was measured in place of what it says or leaves open."""

@@ -6,6 +6,7 @@ HTTP/1.1 over plain connections that are kept and reused; one event loop, a few 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,15 +23,22 @@ class Replay:
     """What came back, in order of arrival."""
 
     latency_s: NDArray[np.float64]
-    """Seconds from the moment at which the request was due to its answer; NaN where it was not answered with 200."""
+    """Seconds from the moment at which the request was due to its answer; NaN where it was not answered with 2xx."""
     statuses: dict[int, int]
     """How many answers had each HTTP status; 0 for connections that broke."""
     span_s: float
     """From the first arrival to the last answer."""
+    began_at: float = 0.0
+    """Seconds since 1970 at second 0 of the arrivals."""
+
+    @property
+    def answered(self) -> int:
+        """Requests that were answered with 2xx."""
+        return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
 
     @property
     def throughput(self) -> float:
-        return self.statuses.get(200, 0) / self.span_s if self.span_s else 0.0
+        return self.answered / self.span_s if self.span_s else 0.0
 
 
 async def replay(url: str, headers: dict[str, str], body: bytes, arrivals: Times) -> Replay:
@@ -42,6 +50,7 @@ async def replay(url: str, headers: dict[str, str], body: bytes, arrivals: Times
     free: list[Connection] = []
     loop = asyncio.get_running_loop()
     begin = loop.time() + 0.05
+    began_at = time.time() + 0.05
     latency = np.full(len(arrivals), np.nan)
     statuses: dict[int, int] = {}
 
@@ -51,7 +60,7 @@ async def replay(url: str, headers: dict[str, str], body: bytes, arrivals: Times
         except (OSError, EOFError, ValueError):
             status = 0
         statuses[status] = statuses.get(status, 0) + 1
-        if status == 200:
+        if 200 <= status < 300:
             latency[number] = loop.time() - due
 
     async with asyncio.TaskGroup() as tasks:
@@ -63,7 +72,7 @@ async def replay(url: str, headers: dict[str, str], body: bytes, arrivals: Times
     span = loop.time() - begin - float(arrivals[0]) if len(arrivals) else 0.0
     for _, writer in free:
         writer.close()
-    return Replay(latency, statuses, span)
+    return Replay(latency, statuses, span, began_at)
 
 
 async def _exchange(free: list[Connection], host: str, port: int, request: bytes) -> int:

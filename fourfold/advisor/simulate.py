@@ -1,10 +1,11 @@
 """A discrete-event simulation of each mode: workers, batches, queues, cold starts, scaling with delays, expiry.
 
-Three engines, each as simple as its mode allows:
+Four engines, each as simple as its mode allows:
 
     queue       workers with one FIFO queue; batches, a bounded queue, expiry, capacity that changes at ticks
                 (real-time, asynchronous; a batch run is the same queue with everything there at second 0)
     constant    the same with a fixed number of workers and constant service: closed in numpy, no loop
+    waking      one worker and its queue, started when something comes and given back when nothing does
     serverless  no queue: a warm instance, a cold one, or a refusal
 
 `run` picks the engine for a plan. Checked against the closed forms of `queueing` in tests/advisor/test_simulate.py.
@@ -307,6 +308,38 @@ def constant(arrivals: Times, service: float, workers: int, instances: int = 1) 
         busy_seconds=service * len(arrivals),
         span_s=span,
         peak_instances=instances,
+    )
+
+
+def waking(arrivals: Times, service: float, *, start_s: float, kept_s: float) -> Outcome:
+    """One worker that is started for a request that finds none, and given back after `kept_s` without work.
+
+    Args:
+        arrivals: sorted seconds.
+        service: seconds for each.
+        start_s: from the request that wakes it to its first work.
+    """
+    ends: list[float] = []
+    free, woken, up = -math.inf, 0.0, 0.0
+    starts = 0
+    for now in arrivals.tolist():
+        if now > free + kept_s:
+            if starts:
+                up += free + kept_s - woken
+            starts, woken = starts + 1, now
+            free = now + start_s
+        free = max(free, now) + service
+        ends.append(free)
+    latency = np.asarray(ends) - arrivals
+    span = ends[-1] if ends else 0.0
+    return Outcome(
+        latency,
+        latency - service,
+        cold_starts=starts,
+        instance_seconds=up + (span - woken if ends else 0.0),
+        busy_seconds=service * len(ends),
+        span_s=span,
+        peak_instances=min(1, len(ends)),
     )
 
 

@@ -1,26 +1,44 @@
 """A plan against Fourfold itself: the same arrivals simulated and replayed, the figures side by side.
 
-A laptop has fewer workers than a plan's instances, so the plan is scaled down: so many workers, and the arrivals
-thinned by the same share. `cli/verify` deploys and replays; what is predicted and how it compares is here.
+A laptop has fewer workers than a plan's instances and nobody waits a day, so the plan is scaled down: so many workers,
+the arrivals thinned by the same share, and time run faster (`pace`). `cli/rehearse` deploys and replays; what is
+predicted and how it compares is here.
+
+With time shrink the gaps between requests, the time that idle capacity is kept, and the stand-in's work as long as
+that stays above SHORTEST_S. Starting a worker and the way to it take what they take here; both are measured on single
+requests first, and the queueing, the cold starts and the bill are predicted from them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fourfold.advisor import arrivals, simulate, workload
 from fourfold.advisor.arrivals import Times
+from fourfold.advisor.prices import Prices, shipped
 from fourfold.advisor.replay import Replay
 from fourfold.advisor.search import Plan
 from fourfold.advisor.simulate import Batching, Outcome
+from fourfold.advisor.sizing import KEPT_WARM_S, SCALE_IN_S, Sizing
 from fourfold.errors import ValidationException
 
 GOAL = 0.15
 """Agreement between predicted and measured that is aimed for."""
+ENOUGH = 300
+"""Requests that time is sped up for, where the plan has fewer in the seconds of a trial."""
+SHORTEST_S = 0.05
+"""A stand-in's work is not cut below this: the way to it would be all that is measured."""
+SHORTEST_KEPT_S = 1.0
+"""Nor is the time that idle capacity is kept: the server looks for it ten times a second."""
+BUSIEST = 0.7
+"""Utilisation up to which time is sped up where the work no longer shrinks with it."""
+MOST_ROWS = 100_000
+"""Rows of a batch trial."""
 
 STAND_IN = """\
 import time
@@ -36,6 +54,21 @@ def predict_fn(data, service_s):
 """
 """A handler that takes as long as the plan's model and does nothing."""
 
+BATCH_STAND_IN = """\
+import time
+
+
+def model_fn(folder):
+    return {service_s!r}
+
+
+def transform_fn(service_s, data, content_type, accept):
+    rows = data.splitlines() if isinstance(data, str) else bytes(data).decode().splitlines()
+    time.sleep(service_s * len(rows))
+    return "\\n".join("0" for _ in rows), accept
+"""
+"""The same for rows: a request holds many."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -44,8 +77,45 @@ class Trial:
     plan: Plan
     workers: int
     share: float
-    """Workers here over requests that the plan's instances work on at once."""
+    """Workers here over requests that the plan's capacity works on at once."""
+    pace: float
+    """Times as fast as on the wall."""
+    service_s: float
+    """Seconds of work on one request or row, here."""
     arrivals: Times
+    rows: int = 0
+    """Of a batch; its arrivals are empty."""
+    provisioned: int = 0
+
+    @property
+    def kept_s(self) -> float:
+        """How long idle capacity is kept, here."""
+        return _kept_s(self.plan) / self.pace
+
+    @property
+    def to_zero(self) -> bool:
+        """Nothing is there while nothing is asked: single requests find it asleep first."""
+        if self.plan.mode == "serverless":
+            return not self.provisioned
+        return self.plan.mode == "asynchronous" and _size(self.plan).floor == 0
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What single requests took before the replay, in seconds; for a batch, a job of one row."""
+
+    warm_s: float
+    cold_s: float = 0.0
+    """How much longer it took where a worker had to be started."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a replay used."""
+
+    billed_s: float
+    """Seconds that are paid for: capacity that was up, or processing where that is what is billed."""
+    cold_starts: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +130,8 @@ class Comparison:
     @property
     def error(self) -> float:
         """Of the prediction, as a share of what was measured."""
+        if self.predicted == self.measured:
+            return 0.0
         return abs(self.predicted - self.measured) / self.measured if self.measured else math.inf
 
     @property
@@ -67,59 +139,144 @@ class Comparison:
         return self.error <= GOAL
 
 
-def trial(plan: Plan, seconds: float, most_workers: int, seed: int = 0) -> Trial:
-    """The plan's busiest minutes on at most so many workers, for so many seconds.
+def trial(plan: Plan, seconds: float, most_workers: int, service_s: float | None = None, seed: int = 0) -> Trial:
+    """A plan on at most so many workers, for so many seconds: its busiest minutes, or its busiest hour where capacity
+    comes and goes.
+
+    Args:
+        service_s: what a real model takes here. None: a stand-in takes what the plan says.
 
     Raises:
-        ValidationException: the plan is not one in which a caller waits for the answer, or nothing would arrive.
+        ValidationException: nothing can be deployed, or hardly anything would arrive.
     """
-    size = plan.sizing
-    if size is None or size.instance is None or plan.mode != "real-time":
+    if plan.sizing is None:
         raise ValidationException(
-            f"plan: verify replays real-time plans; this one is {plan.mode}. Its figures can be simulated: "
-            "fourfold advise --report"
+            f"plan: there is no {plan.mode} configuration to deploy: {'; '.join(r.text for r in plan.reasons)}"
         )
-    full = size.count * size.concurrency
+    size = plan.sizing
+    full = size.max_concurrency if plan.mode == "serverless" else size.count * size.concurrency
     workers = min(full, most_workers)
+    if plan.mode == "asynchronous" and not size.floor:
+        workers = 1  # one is woken; more come with a policy, at the server's own pace
     share = workers / full
-    times = _arrivals(plan, seconds, share, seed)
+    if plan.mode == "batch":
+        workers = min(workers, os.cpu_count() or 1)  # a job has no more (docs/reference/batch.md)
+        share = workers / full
+        return _batch_trial(plan, seconds, workers, share, service_s)
+    work = workload.of(plan.scenario)
+    rate = share * (work.peak if plan.mode == "real-time" else max(work.hourly))
+    pace = 1.0
+    if plan.mode != "real-time" and not plan.scenario.trace:
+        pace = _pace(rate, seconds, work.service_s, workers, _kept_s(plan))
+    times = _arrivals(plan, seconds * pace, share, rate, seed) / pace
     if len(times) < 2:
         raise ValidationException(f"seconds: in {seconds:g} s hardly a request would arrive; use more seconds")
-    return Trial(plan, workers, share, times)
+    here = service_s or max(min(work.service_s, SHORTEST_S), work.service_s / pace)
+    return Trial(plan, workers, share, pace, here, times, provisioned=math.ceil(size.provisioned * share))
 
 
-def _arrivals(plan: Plan, seconds: float, share: float, seed: int) -> Times:
+def _pace(rate: float, seconds: float, service_s: float, workers: int, kept_s: float) -> float:
+    """How much faster time has to run for ENOUGH requests, without more load on a worker than BUSIEST."""
+    if rate <= 0:
+        return 1.0
+    wanted = ENOUGH / (rate * seconds)
+    bearable = BUSIEST * workers / (rate * min(service_s, SHORTEST_S))
+    return max(1.0, min(wanted, bearable, kept_s / SHORTEST_KEPT_S))
+
+
+def _kept_s(plan: Plan) -> float:
+    """How long the plan keeps idle capacity."""
+    return SCALE_IN_S if plan.mode == "asynchronous" else KEPT_WARM_S
+
+
+def _batch_trial(plan: Plan, seconds: float, workers: int, share: float, service_s: float | None) -> Trial:
+    work = workload.of(plan.scenario)
+    rows = max(1, round(work.items_per_run * share))
+    whole_s = rows * work.service_s / workers
+    pace = 1.0 if service_s else max(1.0, min(whole_s / seconds, work.service_s / min(SHORTEST_S, work.service_s)))
+    here = service_s or work.service_s / pace
+    rows = max(1, min(rows, MOST_ROWS, int(workers * seconds / here)))
+    return Trial(plan, workers, share, pace, here, np.empty(0), rows)
+
+
+def _arrivals(plan: Plan, seconds: float, share: float, rate: float, seed: int) -> Times:
     if plan.scenario.trace:
         every = np.asarray(plan.scenario.trace, dtype=float)
         kept = np.random.default_rng(seed).random(len(every)) < share
         return every[kept & (every <= seconds)]
-    rate = workload.of(plan.scenario).peak * share
     return arrivals.poisson(rate, int(rate * seconds), seed) if rate > 0 else np.empty(0)
 
 
-def predict(test: Trial, service_s: float, overhead_s: float, batching: Batching | None = None) -> Outcome:
-    """The simulation of a trial, with the time outside the model added to each latency."""
+def predict(test: Trial, alone: Alone, batching: Batching | None = None) -> Outcome:
+    """The simulation of a trial, with the time outside the model added to each latency.
+
+    Args:
+        batching: how the model takes several requests at once, if it does.
+    """
+    if test.plan.mode == "batch":
+        span = alone.warm_s + (test.rows / test.workers - 1) * test.service_s
+        return Outcome(np.full(test.rows, span), np.zeros(test.rows), instance_seconds=span, span_s=span)
+    seen = _simulated(test, alone, batching)
+    way = max(alone.warm_s - test.service_s, 0.0)
+    return replace(seen, latency_s=seen.latency_s + way, span_s=seen.span_s + way - float(test.arrivals[0]))
+
+
+def _simulated(test: Trial, alone: Alone, batching: Batching | None) -> Outcome:
+    if test.plan.mode == "serverless":
+        return simulate.serverless(
+            test.arrivals,
+            test.service_s,
+            max_concurrency=test.workers,
+            cold_s=alone.cold_s,
+            kept_s=test.kept_s,
+            provisioned=test.provisioned,
+        )
+    if test.to_zero:
+        return simulate.waking(test.arrivals, test.service_s, start_s=alone.cold_s, kept_s=test.kept_s)
     if batching is not None and batching.most > 1:
-        seen = simulate.queue(test.arrivals, 0.0, test.workers, batching=batching)
+        return simulate.queue(test.arrivals, 0.0, test.workers, batching=batching)
+    return simulate.queue(test.arrivals, test.service_s, test.workers)
+
+
+def compare(test: Trial, predicted: Outcome, measured: Replay, used: Used) -> Iterator[Comparison]:
+    """Latencies (or a job's duration), throughput, cold starts, and what a million requests at that rate cost."""
+    mode = test.plan.mode
+    many = "rows" if mode == "batch" else "requests"
+    if mode == "batch":
+        yield Comparison("duration", "s", predicted.span_s, measured.span_s)
     else:
-        seen = simulate.queue(test.arrivals, service_s, test.workers)
-    return Outcome(seen.latency_s + overhead_s, seen.wait_s, span_s=seen.span_s - float(test.arrivals[0]))
-
-
-def compare(test: Trial, predicted: Outcome, measured: Replay) -> Iterator[Comparison]:
-    """Latencies, throughput, and the cost of a million requests at that throughput."""
-    for share in (50, 95, 99):
-        expected = float(np.nanpercentile(predicted.latency_s, share)) * 1000
-        seen = float(np.nanpercentile(measured.latency_s, share)) * 1000
-        yield Comparison(f"p{share}", "ms", expected, seen)
-    yield Comparison("throughput", "requests/s", predicted.throughput, measured.throughput)
-    size = test.plan.sizing
-    assert size is not None
-    assert size.instance is not None
-    usd_per_second = size.count * float(size.instance.usd_per_hour) / 3600 * test.share
+        for share in (50, 95, 99):
+            expected = float(np.nanpercentile(predicted.latency_s, share)) * 1000
+            seen = float(np.nanpercentile(measured.latency_s, share)) * 1000
+            yield Comparison(f"p{share}", "ms", expected, seen)
+    yield Comparison("throughput", f"{many}/s", predicted.throughput, measured.throughput)
+    if mode == "serverless":
+        yield Comparison("cold starts", f"of {len(test.arrivals)}", predicted.cold_starts, used.cold_starts)
+    price = usd_per_second(test)
+    billed = predicted.span_s if mode == "real-time" else predicted.instance_seconds
+    if mode == "serverless":  # by the request, in whole milliseconds
+        billed = predicted.answered * max(1, round(1000 * test.service_s)) / 1000
+    answered = measured.answered
     yield Comparison(
-        "cost of a million requests",
+        f"cost of a million {many}",
         "USD",
-        1e6 * usd_per_second / predicted.throughput,
-        1e6 * usd_per_second / measured.throughput if measured.throughput else math.inf,
+        1e6 * price * billed / predicted.answered,
+        1e6 * price * used.billed_s / answered if answered else math.inf,
     )
+
+
+def usd_per_second(test: Trial, prices: Prices | None = None) -> float:
+    """What a second that is billed here costs in the plan."""
+    size, work = _size(test.plan), workload.of(test.plan.scenario)
+    stretched = work.service_s / test.service_s
+    """Seconds of the plan's work in one of this trial's."""
+    if size.instance is None:
+        table = (prices or shipped()).filled(work.region)
+        return size.memory_mb / 1024 * float(table.find("serverless", work.region)[0].usd) * stretched
+    an_hour = float(size.instance.usd_per_hour)
+    return test.workers / size.concurrency * an_hour / 3600 * stretched
+
+
+def _size(plan: Plan) -> Sizing:
+    assert plan.sizing is not None
+    return plan.sizing

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +16,11 @@ from fourfold.cli.output import print_json, print_table, progress
 from fourfold.errors import ValidationException
 
 if TYPE_CHECKING:
+    from fourfold.advisor.profile import Profile
     from fourfold.advisor.replay import Replay
     from fourfold.advisor.search import Plan
-    from fourfold.advisor.simulate import Batching
     from fourfold.advisor.verify import Trial
-
-NAME = "fourfold-verify"
+    from fourfold.cli.rehearse import Subject
 
 
 @app.command(rich_help_panel="Advisor")
@@ -41,21 +37,17 @@ def verify(
 ) -> None:
     """Deploy a plan here, replay its arrivals, and print predicted against measured latency, throughput and cost."""
     from fourfold.advisor import verify as checking
+    from fourfold.cli.rehearse import rehearse
 
-    test = checking.trial(_plan(plan), seconds, workers)
     load = os.getloadavg()[0]
     server = Server(url, data_dir)
     with tempfile.TemporaryDirectory(prefix="fourfold-") as scratch, progress("deploying the plan") as line:
-        source, body, content_type, service_s, batching = _subject(model, test, Path(scratch))
-        with _deployed(server, source, test.workers):
-            target = f"{url}/endpoints/{NAME}/invocations"
-            headers = {"Authorization": f"Bearer {server.api_key()}", "Content-Type": content_type}
-            line.update("measuring one request at a time")
-            alone = _alone(target, headers, body, service_s)
-            line.update(f"replaying {len(test.arrivals):,} requests")
-            seen = _replay(target, headers, body, test.arrivals)
-    predicted = checking.predict(test, service_s, max(alone - service_s, 0.0), batching)
-    _print(test, list(checking.compare(test, predicted, seen)), seen, json)
+        measured = _measured(model) if model else None
+        wanted = _plan(plan, measured)
+        test = checking.trial(wanted, seconds, workers, measured.each_s(wanted.mode) if measured else None)
+        seen = rehearse(server, test, _subject(test, model, measured, Path(scratch)), line.update)
+    predicted = checking.predict(test, seen.alone, measured.batching if measured else None)
+    _print(test, list(checking.compare(test, predicted, seen.replay, seen.used)), seen.replay, json)
     cores = os.cpu_count() or 1
     if load > cores:
         typer.echo(
@@ -65,8 +57,11 @@ def verify(
         )
 
 
-def _plan(path: Path) -> Plan:
-    """The plan of a saved answer: the same mode, searched again from the figures saved with it."""
+def _plan(path: Path, measured: Profile | None) -> Plan:
+    """The plan of a saved answer: the same mode, searched again from the figures saved with it.
+
+    What was measured of a model stands in for what the scenario says of it.
+    """
     from fourfold.advisor import search
     from fourfold.advisor.load import from_members
     from fourfold.advisor.prices import shipped
@@ -79,103 +74,43 @@ def _plan(path: Path) -> Plan:
             f"plan: {path} is not what `fourfold advise --plan-out` writes ({type(error).__name__}: {error})"
         ) from error
     members.pop("text", None)  # its facts are among the members
-    return search.plan(from_members(members, "plan"), mode, shipped())
+    scenario = from_members(members, "plan")
+    return search.plan(measured.applied(scenario) if measured else scenario, mode, shipped())
 
 
-def _subject(
-    model: Path | None, test: Trial, scratch: Path
-) -> tuple[Path, bytes, str, float, Batching | None]:  # fmt: skip
-    """What to serve, a request for it, its content type, and how long the model takes for it."""
+def _measured(model: Path) -> Profile:
     import asyncio
 
-    from fourfold.advisor import profile, workload
-    from fourfold.advisor.verify import STAND_IN
+    from fourfold.advisor import profile
 
-    if model is None:
-        service_s = workload.of(test.plan.scenario).service_s
-        code = scratch / "code"
-        code.mkdir()
-        (code / "inference.py").write_text(STAND_IN.format(service_s=service_s))
-        return scratch, b"[1]", "application/json", service_s, None
-    measured = asyncio.run(profile.profile(model, seconds=0.5))
-    body, content_type = measured.request
-    return model, body, content_type, measured.service_s[1], measured.batching
+    return asyncio.run(profile.profile(model, seconds=0.5))
 
 
-@contextmanager
-def _deployed(server: Server, source: Path, workers: int) -> Iterator[None]:
-    """An endpoint that serves a model on so many workers, for as long as the block lasts."""
-    from fourfold.cli.artifact import packed
+def _subject(test: Trial, model: Path | None, measured: Profile | None, scratch: Path) -> Subject:
+    """What to serve: the model, or a stand-in for it."""
+    from fourfold.advisor.verify import BATCH_STAND_IN, STAND_IN
+    from fourfold.cli.rehearse import Subject
 
-    sagemaker, s3 = server.client("sagemaker"), server.client("s3")
-    if all(bucket["Name"] != NAME for bucket in s3.list_buckets()["Buckets"]):
-        s3.create_bucket(Bucket=NAME)
-    with packed(source) as artifact:
-        key = f"{artifact.digest[:16]}/{artifact.name}"
-        s3.upload_file(str(artifact.path), NAME, key)
-    variant = {"VariantName": "AllTraffic", "ModelName": NAME, "InstanceType": "ml.m5.large"}
-    try:
-        sagemaker.create_model(
-            ModelName=NAME,
-            ExecutionRoleArn="arn:aws:iam::123456789012:role/fourfold",
-            PrimaryContainer={"ModelDataUrl": f"s3://{NAME}/{key}"},
-        )
-        sagemaker.create_endpoint_config(
-            EndpointConfigName=NAME, ProductionVariants=[variant | {"InitialInstanceCount": workers}]
-        )
-        sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
-        waiter = sagemaker.get_waiter("endpoint_in_service")
-        waiter.wait(EndpointName=NAME, WaiterConfig={"Delay": 1, "MaxAttempts": 600})
-        yield
-    finally:
-        _clear(sagemaker, s3, key)
-
-
-def _clear(sagemaker: Any, s3: Any, key: str) -> None:
-    from botocore.exceptions import ClientError
-
-    for call, member in (
-        (sagemaker.delete_endpoint, "EndpointName"),
-        (sagemaker.delete_endpoint_config, "EndpointConfigName"),
-        (sagemaker.delete_model, "ModelName"),
-    ):
-        try:
-            call(**{member: NAME})
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationException":
-                raise
-    s3.delete_object(Bucket=NAME, Key=key)
-    s3.delete_bucket(Bucket=NAME)
-
-
-def _alone(target: str, headers: dict[str, str], body: bytes, service_s: float) -> float:
-    """Median seconds of requests that never meet each other."""
-    import numpy as np
-
-    apart = 2 * service_s + 0.02
-    seen = _replay(target, headers, body, np.arange(25) * apart)
-    answered = [float(s) for s in seen.latency_s if s == s]
-    if not answered:
-        raise ValidationException(f"model: no request was answered; statuses {seen.statuses}")
-    return statistics.median(answered)
-
-
-def _replay(target: str, headers: dict[str, str], body: bytes, times: Any) -> Replay:
-    import asyncio
-
-    from fourfold.advisor.replay import replay
-
-    return asyncio.run(replay(target, headers, body, times))
+    if model is not None and measured is not None:
+        return Subject(model, *measured.request)
+    code = scratch / "code"
+    code.mkdir()
+    stand_in = BATCH_STAND_IN if test.plan.mode == "batch" else STAND_IN
+    (code / "inference.py").write_text(stand_in.format(service_s=test.service_s))
+    return Subject(scratch, b"[1]", "application/json")
 
 
 def _print(test: Trial, figures: list[Any], seen: Replay, json: bool) -> None:
-    refused = sum(count for status, count in seen.statuses.items() if status != 200)
+    refused = sum(seen.statuses.values()) - seen.answered
     if json:
         print_json(
             {
+                "mode": test.plan.mode,
                 "workers": test.workers,
                 "share_of_the_plan": test.share,
-                "requests": len(test.arrivals),
+                "pace": test.pace,
+                "service_s": test.service_s,
+                "requests": test.rows or len(test.arrivals),
                 "not_answered": refused,
                 "figures": [
                     {
@@ -193,7 +128,7 @@ def _print(test: Trial, figures: list[Any], seen: Replay, json: bool) -> None:
         return
     rows = [(f.name, f"{f.predicted:,.4g} {f.unit}", f"{f.measured:,.4g} {f.unit}", f"{f.error:.1%}") for f in figures]
     print_table(("", "predicted", "measured", "error"), rows)
-    print(
-        f"{len(test.arrivals):,} requests on {test.workers} workers, {test.share:.0%} of the plan; "
-        f"{refused:,} were not answered"
-    )
+    what = f"{test.rows:,} rows" if test.rows else f"{len(test.arrivals):,} requests"
+    faster = f", {test.pace:,.3g} times as fast as in it" if test.pace > 1 else ""
+    workers = "1 worker" if test.workers == 1 else f"{test.workers} workers"
+    print(f"{what} on {workers}, {test.share:.0%} of the plan{faster}; {refused:,} were not answered")

@@ -173,3 +173,18 @@ def test_a_plan_keeps_what_it_promises(mode: search.Mode) -> None:
     assert seen["p50"] == pytest.approx(plan.latency_ms["p50"], rel=0.15)
     assert seen["p99"] <= plan.latency_ms["p99"] * 1.15
     assert seen == simulate.run(plan).latency_ms()
+
+
+def test_a_worker_is_woken_by_what_finds_none_and_goes_when_nothing_comes() -> None:
+    arrivals = np.array([10.0, 10.5, 30.0, 100.0])
+    seen = simulate.waking(arrivals, 1.0, start_s=2.0, kept_s=20.0)
+    assert seen.latency_s.tolist() == [3.0, 3.5, 1.0, 3.0]  # woken; behind the first; still there; woken again
+    assert seen.cold_starts == 2
+    assert seen.instance_seconds == (31 + 20 - 10) + (103 - 100)
+    assert seen.busy_seconds == 4.0
+
+
+def test_a_worker_that_is_always_there_is_a_plain_queue() -> None:
+    times = arrivals.poisson(0.7, 50_000, 3)
+    woken = simulate.waking(times, 1.0, start_s=0.0, kept_s=math.inf)
+    assert np.allclose(woken.latency_s, simulate.constant(times, 1.0, 1).latency_s)

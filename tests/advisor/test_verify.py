@@ -35,7 +35,7 @@ def test_a_trial_scales_the_load_to_the_workers_that_are_here() -> None:
     assert test.workers == 2
     assert test.share == 2 / (size.count * size.concurrency)
     assert len(test.arrivals) == pytest.approx(300 * 1.2 * test.share * 10, rel=0.05)
-    seen = verify.predict(test, 0.02, 0.001)
+    seen = verify.predict(test, verify.Alone(0.021))
     assert float(np.median(seen.latency_s)) >= 0.021
 
 
@@ -48,18 +48,79 @@ def test_a_trace_is_thinned_and_cut() -> None:
 
 def test_figures_are_compared() -> None:
     test = verify.trial(plan(), seconds=5, most_workers=2)
-    predicted = verify.predict(test, 0.02, 0.0)
-    same = Replay(predicted.latency_s * 1.1, {200: len(test.arrivals)}, predicted.span_s)
-    figures = {f.name: f for f in verify.compare(test, predicted, same)}
-    assert figures["p99"].error == pytest.approx(1 - 1 / 1.1)
-    assert all(f.within for f in figures.values())
-    slow = Replay(predicted.latency_s * 2, {200: len(test.arrivals)}, predicted.span_s * 2)
-    assert not any(f.within for f in verify.compare(test, predicted, slow))
+    predicted = verify.predict(test, verify.Alone(0.02))
+
+    def seen(factor: float) -> dict[str, verify.Comparison]:
+        span = predicted.span_s * factor
+        replayed = Replay(predicted.latency_s * factor, {200: len(test.arrivals)}, span)
+        return {f.name: f for f in verify.compare(test, predicted, replayed, verify.Used(span))}
+
+    assert seen(1.1)["p99"].error == pytest.approx(1 - 1 / 1.1)
+    assert all(f.within for f in seen(1.1).values())
+    assert not any(f.within for f in seen(2).values())
+
+
+RARE = Scenario(
+    requests_per_day=400, payload_mb=0.2, processing_s=0.3, pattern="intermittent", tolerates_cold_start=True
+)
+LONG = Scenario(requests_per_day=200, payload_mb=100, processing_s=60, pattern="intermittent")
+ROWS = Scenario(rows=1e6, processing_s=0.05, deadline_s=4 * 3600)
+
+
+@pytest.mark.parametrize(("scenario", "mode"), [(RARE, "serverless"), (LONG, "asynchronous")])
+def test_time_runs_faster_where_little_arrives(scenario: Scenario, mode: search.Mode) -> None:
+    test = verify.trial(plan(scenario, mode), seconds=20, most_workers=4)
+    assert test.pace > 100
+    assert test.kept_s >= verify.SHORTEST_KEPT_S
+    assert test.arrivals.max() == pytest.approx(20, rel=0.2)
+    assert test.service_s >= verify.SHORTEST_S
+    busy = test.service_s * len(test.arrivals) / 20 / test.workers
+    assert busy <= verify.BUSIEST * 1.3
+    assert test.to_zero
+    model = verify.trial(plan(scenario, mode), seconds=20, most_workers=4, service_s=0.01)
+    assert model.service_s == 0.01
+
+
+def test_cold_starts_are_predicted_with_what_single_requests_took() -> None:
+    for scenario, mode in ((RARE, "serverless"), (LONG, "asynchronous")):
+        test = verify.trial(plan(scenario, mode), seconds=20, most_workers=1)
+        alone = verify.Alone(warm_s=test.service_s + 0.002, cold_s=0.5)
+        seen = verify.predict(test, alone)
+        assert seen.cold_starts >= 1
+        first = float(seen.latency_s[0])
+        assert first == pytest.approx(test.service_s + 0.502)
+        assert float(np.nanmin(seen.latency_s)) >= test.service_s + 0.002 - 1e-9
+
+
+def test_a_batch_is_predicted_from_a_job_of_one_row() -> None:
+    test = verify.trial(plan(ROWS, "batch"), seconds=10, most_workers=1)
+    assert test.workers == 1
+    assert test.rows * test.service_s == pytest.approx(10, rel=0.05)
+    seen = verify.predict(test, verify.Alone(test.service_s + 0.4))
+    assert seen.span_s == pytest.approx(0.4 + test.rows * test.service_s)
+    assert seen.throughput == pytest.approx(test.rows / seen.span_s)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "mode"), [(RARE, "serverless"), (LONG, "asynchronous"), (ROWS, "batch"), (SCENARIO, "real-time")]
+)
+def test_a_trial_costs_what_the_plans_work_costs(scenario: Scenario, mode: search.Mode) -> None:
+    """A second of the trial stands for more of the plan's where the stand-in's work is shorter."""
+    given = plan(scenario, mode)
+    test = verify.trial(given, seconds=20, most_workers=2)
+    size = given.sizing
+    assert size is not None
+    stretched = scenario.processing_s / test.service_s  # type: ignore[operator]
+    if size.instance is None:
+        an_hour = size.memory_mb / 1024 * 0.00002 * 3600
+    else:
+        an_hour = float(size.instance.usd_per_hour) * test.workers / size.concurrency
+    assert verify.usd_per_second(test) * 3600 == pytest.approx(an_hour * stretched)
 
 
 def test_what_cannot_be_verified_is_said() -> None:
-    with pytest.raises(ValidationException, match="real-time"):
-        verify.trial(plan(mode="batch"), seconds=5, most_workers=2)
+    with pytest.raises(ValidationException, match="no serverless configuration"):
+        verify.trial(plan(Scenario(gpu=True, processing_s=1), "serverless"), seconds=5, most_workers=2)
     with pytest.raises(ValidationException, match="more seconds"):
         verify.trial(plan(Scenario(requests_per_day=1, processing_s=1)), seconds=5, most_workers=2)
 
@@ -85,28 +146,47 @@ async def test_a_replay_counts_every_answer_and_every_broken_connection() -> Non
     assert np.isnan(seen.latency_s).tolist() == [False, True, True]
 
 
-def test_the_command_deploys_replays_and_clears_away(tmp_path: Path) -> None:
+LATENCIES = ["p50", "p95", "p99"]
+MODES = {
+    "real-time": (
+        "--processing-s 0.01 --payload-mb 0.001 --peak-rps 100 --requests-per-day 5e6 --latency-p99-ms 200 "
+        "--pattern steady"
+    ),
+    "serverless": "--requests-per-day 4000 --processing-s 0.02 --pattern intermittent --tolerates-cold-start",
+    "asynchronous": "--requests-per-day 500 --payload-mb 100 --processing-s 5 --pattern intermittent",
+    "batch": "--rows 1e5 --processing-s 0.01 --deadline 4h",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_command_deploys_replays_and_clears_away(mode: str, tmp_path: Path) -> None:
     server = LiveServer(tmp_path / "data")
     try:
         environment = os.environ | {"AWS_ENDPOINT_URL": server.url, "FOURFOLD_DATA_DIR": str(server.folder)}
-
-        def fourfold(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "fourfold", *arguments]
-            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-        assert server.keys  # the server's own first key is what the command finds
-        figures = "--processing-s 0.01 --payload-mb 0.001 --peak-rps 100 --requests-per-day 5e6 --latency-p99-ms 200"
         saved = tmp_path / "plan.json"
-        assert fourfold("advise", *figures.split(), "--pattern", "steady", "--plan-out", str(saved)).returncode == 0
-        ran = fourfold("verify", "--plan", str(saved), "--seconds", "1", "--workers", "2", "--json")
+        assert server.keys  # the server's own first key is what the command finds
+        assert fourfold(environment, "advise", *MODES[mode].split(), "--plan-out", str(saved)).returncode == 0
+        ran = fourfold(environment, "verify", "--plan", str(saved), "--seconds", "2", "--workers", "2", "--json")
         assert ran.returncode == 0, ran.stderr
         answer = json.loads(ran.stdout)
-        assert answer["not_answered"] == 0
-        assert [f["name"] for f in answer["figures"]][:3] == ["p50", "p95", "p99"]
-        assert all(f["measured"] >= 10 for f in answer["figures"][:3])
+        assert answer["mode"] == mode
+        names = [f["name"] for f in answer["figures"]]
+        assert names[:3] == (["duration", "throughput", "cost of a million rows"] if mode == "batch" else LATENCIES)
+        assert all(f["measured"] > 0 for f in answer["figures"] if f["name"] != "cold starts")
+        if mode != "batch":
+            assert all(f["measured"] >= 1000 * answer["service_s"] for f in answer["figures"][:3])
+        assert answer["not_answered"] < answer["requests"] / 2
         assert server.client("sagemaker").list_models()["Models"] == []
         assert server.client("s3").list_buckets()["Buckets"] == []
     finally:
         server.stop()
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("[]")
-    assert "--plan-out" in fourfold("verify", "--plan", str(tmp_path / "broken.json")).stderr
+    assert "--plan-out" in fourfold(dict(os.environ), "verify", "--plan", str(tmp_path / "broken.json")).stderr
+
+
+def fourfold(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fourfold", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
