@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from tests.server import LiveServer
 
 settings.register_profile("fourfold", deadline=None)  # a busy machine is no failure
 settings.load_profile("fourfold")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores, because most tests wait for a server part of the time."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
 
 
 @pytest.fixture(scope="session")

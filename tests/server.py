@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import boto3
+import msgspec
 from botocore.config import Config
+
+from fourfold.api.keys import Keys
 
 
 class LiveServer:
@@ -62,16 +65,10 @@ class LiveServer:
             client.close()
         self._clients.clear()
 
-    @property
-    def keys(self) -> dict[str, str]:
-        """The first key: access_key_id, secret_access_key, api_key."""
-        if not hasattr(self, "_keys"):
-            text = subprocess.run(
-                [sys.executable, "-m", "fourfold", "keys", "create", "--json", "--data-dir", str(self.folder)],
-                capture_output=True, text=True, check=True,
-            ).stdout  # fmt: skip
-            self._keys = json.loads(text)
-        return self._keys
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """The first key, which the server has made: access_key_id, secret_access_key, api_key."""
+        return msgspec.to_builtins(Keys(self.folder).first())
 
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client that does not retry, so that a test sees what happens."""

@@ -27,7 +27,7 @@ def run(python: Path, code: str) -> str:
     return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_an_environment_has_its_own_packages_and_the_servers(tmp_path: Path) -> None:
+def test_an_environment_adds_to_the_servers_packages_and_is_made_once_unless_interrupted(tmp_path: Path) -> None:
     package(tmp_path / "code", "1.0")
     wanted = tmp_path / "code" / "requirements.txt"
     wanted.write_text("# ours\n\n./tinypackage-1.0-py3-none-any.whl\n")
@@ -36,6 +36,10 @@ def test_an_environment_has_its_own_packages_and_the_servers(tmp_path: Path) -> 
     made = python.parent.stat().st_mtime_ns
     assert environment.prepare(wanted, tmp_path / "cache") == python
     assert python.parent.stat().st_mtime_ns == made, "made once"
+
+    (python.parent.parent / "ready").unlink()  # as if it had been interrupted
+    next(python.parent.parent.rglob("tinypackage.py")).unlink()
+    assert run(environment.prepare(wanted, tmp_path / "cache"), "import tinypackage; print(1)") == "1"
 
 
 def test_the_content_is_the_key(tmp_path: Path) -> None:
@@ -47,16 +51,6 @@ def test_the_content_is_the_key(tmp_path: Path) -> None:
     assert environment._key(wanted) == key
     wheel.write_bytes(b"another build")
     assert environment._key(wanted) != key
-
-
-def test_an_interrupted_environment_is_made_again(tmp_path: Path) -> None:
-    package(tmp_path, "1.0")
-    wanted = tmp_path / "requirements.txt"
-    wanted.write_text("./tinypackage-1.0-py3-none-any.whl\n")
-    python = environment.prepare(wanted, tmp_path / "cache")
-    (python.parent.parent / "ready").unlink()
-    next(python.parent.parent.rglob("tinypackage.py")).unlink()
-    assert run(environment.prepare(wanted, tmp_path / "cache"), "import tinypackage; print(1)") == "1"
 
 
 def test_what_pip_said_is_told(tmp_path: Path) -> None:
