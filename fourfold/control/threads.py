@@ -13,7 +13,7 @@ from pathlib import Path
 
 LARGE = 16 * 2**20
 """Bytes of an artifact from which on its calls get threads."""
-_NETWORKS = frozenset({"onnx", "torch", "tensorflow", "handler"})
+_NETWORKS = frozenset({"onnx", "torch", "tensorflow", "transformers", "handler"})
 """Formats that may hold a large neural network; trees and scikit-learn's models stay at one thread."""
 
 

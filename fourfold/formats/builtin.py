@@ -7,6 +7,7 @@ Detection looks at file names and first bytes. How a format loads and predicts i
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fourfold.errors import ModelLoadError
 if TYPE_CHECKING:
     from fourfold.formats.base import Artifact, Model
 
+_VERSION = re.compile(rb"\{.{0,8}version\W*\[", re.DOTALL)
 _DEPTH = 3
 """Levels of folders that are searched: enough for TensorFlow's `export/Servo/1/saved_model.pb`."""
 
@@ -113,11 +115,11 @@ def is_sklearn_file(path: Path) -> bool:
 
 
 def is_xgboost_file(path: Path) -> bool:
-    """XGBoost's JSON or UBJSON, whatever the file is called: an object whose first key is `learner` or `version`."""
+    """XGBoost's JSON or UBJSON, whatever the file is called: an object that begins with `learner` or `version: [`."""
     if path.suffix not in (".json", ".ubj") and path.name != "xgboost-model":
         return False
     first = start(path)
-    return first.startswith(b"{") and (b"learner" in first or b"version" in first[:16])
+    return first.startswith(b"{") and (b"learner" in first or _VERSION.match(first) is not None)
 
 
 def is_xgboost_pickle_file(path: Path) -> bool:
@@ -135,6 +137,14 @@ def is_torch_file(path: Path) -> bool:
 
 def is_tensorflow_file(path: Path) -> bool:
     return path.name == "saved_model.pb"
+
+
+def is_transformers(folder: Path) -> bool:
+    """A model as `save_pretrained` writes it: its configuration, and weights for PyTorch."""
+    return (folder / "config.json").is_file() and any(
+        path.suffix == ".safetensors" or (path.suffix == ".bin" and path.name.startswith("pytorch_model"))
+        for path in folder.iterdir()
+    )
 
 
 def holds(fits: Callable[[Path], bool]) -> Callable[[Path], bool]:
@@ -163,6 +173,14 @@ FORMATS: tuple[BuiltIn, ...] = (
     BuiltIn("lightgbm", "LightGBM's text model", holds(is_lightgbm_file), "boosters", "lightgbm", ("lightgbm",)),
     BuiltIn(
         "torch", "TorchScript *.pt or torch.export *.pt2", holds(is_torch_file), "torch", "torch", ("torch",), True
+    ),
+    BuiltIn(
+        "transformers",
+        "config.json with *.safetensors or pytorch_model*.bin",
+        is_transformers,
+        extra="transformers",
+        imports=("torch",),
+        executes_code=True,
     ),
     BuiltIn("tensorflow", "a SavedModel", holds(is_tensorflow_file), "tensorflow", "tensorflow", (), True),
 )

@@ -35,7 +35,7 @@ _REPOSITORIES: dict[str, tuple[str, ...]] = {
     "tensorflow-inference-arm64": ("tensorflow",),
     "sagemaker-tensorflow-serving": ("tensorflow",),
     "mxnet-inference": ("onnx",),
-    "huggingface-pytorch-inference": ("torch", "onnx"),
+    "huggingface-pytorch-inference": ("transformers", "torch", "onnx"),
     "huggingface-tensorflow-inference": ("tensorflow", "onnx"),
     "sagemaker-base-python": ("onnx", "skops", "sklearn"),
     "djl-inference": ("torch", "onnx"),
@@ -73,8 +73,9 @@ def resolve(image: str, folder: Path, environment: Mapping[str, str] | None = No
     Args:
         image: the model's Image; empty where it names none.
         folder: the unpacked artifact.
-        environment: the model's Environment. SAGEMAKER_PROGRAM names a handler, FOURFOLD_COMMAND an own server, as
-            which an unknown image counts too where docker or podman can run it.
+        environment: the model's Environment. SAGEMAKER_PROGRAM names a handler, HF_TASK the pipeline of a Hugging Face
+            model, which then comes before other models in the artifact, FOURFOLD_COMMAND an own server, as which an
+            unknown image counts too where docker or podman can run it.
 
     Raises:
         ModelLoadError: unknown image, or none or several formats fit; says what was found and what would work.
@@ -87,6 +88,8 @@ def resolve(image: str, folder: Path, environment: Mapping[str, str] | None = No
         return get(named[0])
     if environment.get("SAGEMAKER_PROGRAM") or builtin.is_handler(folder):
         return get("handler")
+    if environment.get("HF_TASK") and get("transformers").detect(folder):
+        return get("transformers")
     fitting = [name for name in (named or tuple(formats())) if get(name).detect(folder)]
     if len(fitting) == 1:
         return get(fitting[0])

@@ -52,7 +52,7 @@ def test_every_format_and_content_type_is_listed() -> None:
 def test_images_in_the_page_are_known() -> None:
     section = PAGE[PAGE.index("SageMaker's images are known") : PAGE.index("An image that is not known")]
     listed = re.findall(r"`([a-z-]+)`(?: and `([a-z-]+)`)? \(((?:[a-z-]+,?\s*)+)\)", section)
-    assert len(listed) == 7
+    assert len(listed) == 8
     for *repositories, formats in listed:
         for repository in filter(None, repositories):
             assert ", ".join(_REPOSITORIES[repository]) == formats

@@ -63,7 +63,7 @@ def test_an_artifact_tells_its_format(tmp_path: Path, name: str, content: bytes,
         ("sagemaker-xgboost:1.7-1", ("xgboost", "xgboost-pickle")),
         (f"{ECR}/pytorch-inference:2.3-cpu-py311", ("torch", "onnx")),
         (f"{ECR}/tensorflow-inference:2.12-cpu", ("tensorflow",)),
-        (f"{ECR}/huggingface-pytorch-inference@sha256:00", ("torch", "onnx")),
+        (f"{ECR}/huggingface-pytorch-inference@sha256:00", ("transformers", "torch", "onnx")),
         ("", None),
     ],
 )
