@@ -113,6 +113,13 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_the_index_leads_to_every_page_and_example() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", index.read_text())}
+    there = {*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("[0-9]*.py")} - {index}
+    assert there - linked == set()
+
+
 def test_generated_pages_are_current() -> None:
     command = [sys.executable, "docs/generate.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
