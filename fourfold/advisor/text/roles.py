@@ -27,6 +27,8 @@ LONG_LATENCY = 30.0
 """Seconds: a limit beyond this is a deadline; nobody holds a connection for it."""
 BARE_LATENCY = 0.3
 """Seconds: so short a time without a word beside it is a demand, a longer one the time that the model takes."""
+SMALL_MODEL_MB = 5.0
+"""A smaller size that stands near a model is that of a request."""
 STORED_MB = 1000.0
 HUGE_MB = 5000.0
 """Sizes above this belong to a data set, whatever is said of them; those above `STORED_MB` if the words say so."""
@@ -158,7 +160,12 @@ def _size(megabytes: float, context: Context) -> Role:
         return "none"
     if context.has("image before") or context.has("image after"):
         return "image"
-    if context.has("model memory after") or context.has("model memory before") or context.has("model clause before"):
+    if context.has("model memory after"):
+        return "model memory"
+    named = context.has("payload after")
+    if context.has("model memory before") and not (named and megabytes < SMALL_MODEL_MB):
+        return "model memory"
+    if context.has("model clause before") and megabytes >= SMALL_MODEL_MB:
         return "model memory"
     stored = context.has("data set before") or context.has("data set after")
     return "data set" if megabytes >= HUGE_MB or (megabytes > STORED_MB and stored) else "payload"
