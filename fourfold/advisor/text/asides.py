@@ -2,7 +2,7 @@
 
 That is the options which a question offers, the names of modes that stand side by side to choose from, names in
 quotes, words asked back ("Batch? There is no batch"), the way of serving that is in use today or that somebody else
-proposed, and what is said of other systems. The phrases stand in `data/asides.txt`.
+proposed, what is said of other systems, and how the model is trained. The phrases stand in `data/asides.txt`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ASKED = re.compile(
     r"(?:use|choose|select|recommend|suggest|propose|pick|deploy|take|implement)\b"
 )
 """What an exam asks at the end: "which option should the engineer use"."""
-_REST_OF_CLAUSE = r"(?:[^,;.]|[,.](?=\d))*(?:[,;]|$)"
+_REST_OF_CLAUSE = r"(?:[^,;.]|[,.](?=\d))*"
 
 
 def blank_options(text: str) -> str:
@@ -87,7 +87,7 @@ def _blank_mode_names(text: str, start: int, end: int) -> str:
 
 def _blank_outdated(text: str, start: int, end: int) -> str:
     """Blanks how the model is served today where a sentence speaks of that, up to the turn to what is wanted."""
-    outdated, turn, serving, _, _, _ = _patterns()
+    outdated, turn, serving, *_ = _patterns()
     mark = outdated.search(text, start, end)
     if not mark:
         return text
@@ -102,9 +102,10 @@ def _at(match: re.Match[str] | None) -> int:
 
 
 def _blank_elsewhere(text: str, start: int, end: int) -> str:
-    """Blanks what is said of something else: "although the rest of the platform handles 5,000 requests a second, …"."""
-    _, _, _, elsewhere, clause, sentence = _patterns()
-    for match in list(elsewhere.finditer(text, start, end)):
+    """Blanks what is said of something else: "although the rest of the platform handles 5,000 requests a second, …", or
+    of training."""
+    *_, elsewhere, training, clause, sentence = _patterns()
+    for match in (*elsewhere.finditer(text, start, end), *training.finditer(text, start, end)):
         text = _blank(text, *match.span())
     for match in list(clause.finditer(text, start, end)):
         text = _blank(text, max(start, *(text.rfind(stop, start, match.start()) + 1 for stop in ",;")), match.end())
@@ -115,8 +116,9 @@ def _blank_elsewhere(text: str, start: int, end: int) -> str:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    """Outdated, turn, way of serving, elsewhere with the rest of its clause, clause aside, sentence aside."""
+    """Outdated, turn, way of serving, elsewhere and training with the rest of their clause, clause and sentence aside."""
     table = {name: rf"(?<!\w)(?:{pattern})(?!\w)" for name, pattern in sections("asides.txt")}
     elsewhere = rf"{table['elsewhere']} {table['something else']}{_REST_OF_CLAUSE}"
+    training = rf"{table['training']}{_REST_OF_CLAUSE}"
     plain = (table[name] for name in ("outdated", "turn", "way of serving"))
-    return tuple(re.compile(p) for p in (*plain, elsewhere, table["clause aside"], table["sentence aside"]))
+    return tuple(re.compile(p) for p in (*plain, elsewhere, training, table["clause aside"], table["sentence aside"]))

@@ -138,7 +138,7 @@ def counts_runs(q: Quantity, records: bool) -> bool:
     """Whether a rate counts the runs of a job ("once a month", "two exports a day") instead of requests."""
     number = q.value * q.per
     what = q.what.split()[-1].rstrip("s") if q.what else ""
-    if what in RUNS:
+    if what in RUNS or (what == "file" and number <= 1):
         return q.per >= DAY and number <= 12
     runs = 12 if records else 4 if q.per >= QUARTER else 1
     return what in ("time", "") and q.per >= 7 * DAY and number <= runs
