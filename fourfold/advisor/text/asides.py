@@ -25,7 +25,7 @@ MODE_NAMES = {
 _MODE_NAME = re.compile("|".join(rf"(?P<m{i}>\b(?:{p})\b)" for i, p in enumerate(MODE_NAMES.values())))
 _TODAY = re.compile(
     r"\b(?:deployed|currently|uses?|using|used|existing|today|now|at present|until now|so far|runs? on|moved? from|"
-    r"migrat\w+ from|replaces?|instead of|rather than|no longer|has)\b[^.;,]*$"
+    r"migrat\w+ from|replaces?|instead of|rather than|no longer|has|runs?|operates?|hosts?)\b[^.;,]*$"
 )
 _OPTION = re.compile(
     r"(?:(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[.:]|(?<=\s)\(?(?P<bracketed>[a-e])\))[ *]"

@@ -84,7 +84,7 @@ def role_of(quantity: Quantity, text: str) -> Role:
     if quantity.kind == "count":
         if context.has("at once after"):
             return "concurrency"
-        if context.has("people after"):
+        if context.has("people after") or (context.has("places before") and context.has("places after")):
             return "people"
         return "records" if quantity.value >= MANY else "none"
     return "none"
