@@ -69,7 +69,9 @@ def weigh(text: str, hits: Sequence[Hit], found: Found) -> Weights:
     """The weights of a text from its cues and from its quantities with their roles."""
     weights = Weights(text)
     for hit in hits:
-        weights.add(hit.meaning, hit.weight, hit.start, hit.end)
+        inside = {role for q, role in found if hit.start <= q.start < hit.end}
+        if hit.meaning != "long" or inside <= {"processing", "recording"}:  # "the fair lasts two hours" is no work
+            weights.add(hit.meaning, hit.weight, hit.start, hit.end)
     records = any(role == "records" for _, role in found)
     for quantity, role in found:
         for meaning, weight in (*_by_role(quantity, role), *_by_kind(quantity, records)):
