@@ -116,7 +116,7 @@ def _blank_elsewhere(text: str, start: int, end: int) -> str:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    """Outdated, turn, way of serving, elsewhere and training with the rest of their clause, clause and sentence aside."""
+    """Outdated, turn, way of serving; elsewhere and training with the rest of the clause; clause and sentence aside."""
     table = {name: rf"(?<!\w)(?:{pattern})(?!\w)" for name, pattern in sections("asides.txt")}
     elsewhere = rf"{table['elsewhere']} {table['something else']}{_REST_OF_CLAUSE}"
     training = rf"{table['training']}{_REST_OF_CLAUSE}"

@@ -18,7 +18,10 @@ _TIME = (
     r"fortnights?|months?|years?|yrs?|weekends?)"
 )
 _DURATION = re.compile(rf"(?!an? (?:s|h|hr|min|us|ms)\b)(?P<n>{MEASURED})[ -]{{0,2}}{_TIME}(?!\w)(?!-long)")
-_PER = re.compile(r"(?:seconds|minutes|mins|hours|days|weeks|times|nights) $")
+_PER = re.compile(
+    r"(?<!\w)(?!takes|needs|lasts|requires|runs|has|was|is|gives|allows|leaves|spends|means|plus|perhaps|works|this)"
+    r"[a-z]+s $"
+)
 _LONG = re.compile(r"(?<!\w)(?P<unit>second|minute|hour|day|week)s?-long(?!\w)")
 _NO_DURATION = (
     "business working office opening peak shopping trading school odd irregular most few all night exam rush off "
@@ -106,7 +109,7 @@ def _sizes(text: str) -> Iterator[Quantity]:
 
 def _durations(text: str) -> Iterator[Quantity]:
     for m in _DURATION.finditer(text):
-        if _PER.search(text, max(0, m.start() - 12), m.start()) and m["n"] in _ARTICLES:
+        if _PER.search(text, max(0, m.start() - 15), m.start()) and m["n"] in _ARTICLES:
             continue  # "a few days a month"
         yield Quantity("duration", value_of(m["n"]) * seconds_in(m["unit"]), *m.span())
     for m in _LONG.finditer(text):

@@ -104,7 +104,7 @@ def _duration(seconds: float, context: Context, vague: bool) -> Role:
         return "recording" if seconds >= MINUTE else "none"
     if seconds <= MINUTE and has("answer takes before"):
         return "latency"
-    if seconds >= DAY and has("share after"):
+    if seconds >= DAY and (has("share after") or (has("span before") and has("span after"))):
         return "silence"
     if has("window after") and seconds >= DAY:
         return "deadline"
