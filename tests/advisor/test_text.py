@@ -139,6 +139,14 @@ def test_a_quantity_has_a_kind_and_a_value(text: str, kind: str, value: float) -
         ("a plain cpu with 1 gb will do", "1 gb", "model memory"),
         ("img 1.9 gb", "1.9 gb", "image"),
         ("checked at 12,000 tills", "12,000", "people"),
+        ("kiosks in 700 restaurants", "700", "people"),
+        ("a compact cpu model: 20 kb in, 4 s", "20 kb", "payload"),
+        ("the model is used rarely and has a size of 300 mb", "300 mb", "model memory"),
+        ("requests above the 25 mb limit", "25 mb", "none"),
+        ("the workshop lasts two hours", "two hours", "window"),
+        ("recordings have a duration of 90 minutes", "90 minutes", "recording"),
+        ("with hours between messages", "hours", "silence"),
+        ("the agent needs the offer within one second", "one second", "latency"),
     ],
 )
 def test_the_words_around_a_figure_tell_its_role(text: str, figure: str, role: str) -> None:
@@ -205,6 +213,9 @@ STEM = "Requests of 300 MB arrive at any time and take ten minutes. "
         "Which option fits: real-time endpoint, serverless inference or batch transform?",
         "Which one?\nA. Real-time inference\nB. Serverless inference\nC. Batch transform\nD. Asynchronous inference",
         "Which one? A) a real-time endpoint for low latency B) a nightly batch transform C) an asynchronous endpoint",
+        "Which one? (A) Real-time inference (B) Serverless inference (C) A batch transform job each night",
+        "Which one?\n1. Real-time inference with low latency\n2. Serverless inference\n3. A nightly batch transform job",
+        "Which one?\n- Real-time inference\n- Serverless inference that tolerates cold starts\n- Batch transform",
         "Which one?\nReal-time inference\nServerless inference\nBatch transform\nAsynchronous inference",
     ],
 )
