@@ -160,7 +160,7 @@ def _size(megabytes: float, context: Context) -> Role:
         return "none"
     if context.has("image before") or context.has("image after"):
         return "image"
-    if context.has("model memory after"):
+    if context.has("model memory after") and not context.has("request is before"):
         return "model memory"
     named = context.has("payload after")
     if context.has("model memory before") and not (named and megabytes < SMALL_MODEL_MB):
