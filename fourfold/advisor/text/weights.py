@@ -70,7 +70,11 @@ def weigh(text: str, hits: Sequence[Hit], found: Found) -> Weights:
     weights = Weights(text)
     for hit in hits:
         inside = {role for q, role in found if hit.start <= q.start < hit.end}
-        if hit.meaning != "long" or inside <= {"processing", "recording"}:  # "the fair lasts two hours" is no work
+        if hit.meaning != "long" or inside <= {
+            "processing",
+            "recording",
+            "none",
+        }:  # "the fair lasts two hours" is no work
             weights.add(hit.meaning, hit.weight, hit.start, hit.end)
     records = any(role == "records" for _, role in found)
     for quantity, role in found:
