@@ -16,7 +16,7 @@ _STOP = (
     r"(?:and|or|but|per|in|which|that|who|an?|each|every|once|twice|takes?|needs?|m?s|mins?|hrs?|(?:milli)?seconds?|"
     r"minutes?|hours?|days?|weeks?)"
 )
-_WHAT = rf"(?P<what>(?:(?!{_STOP} )[a-z'*-]+,? ){{0,5}}?(?:[a-z]+(?= ?/))?)"
+_WHAT = rf"(?P<what>(?:(?!{_STOP} )[a-z'\"*-]+,? ){{0,5}}?(?:[a-z]+(?= ?/))?)"
 _UNIT = (
     r"(?:working |business |busy |week|work|single |school )?"
     r"(?P<per>second|sec|s|minute|min|hour|hr|h|day|d(?=[,;.) ]|$)|wk|mo(?=[,;.) ]|$)|night|weekend|week|month|quarter|"
