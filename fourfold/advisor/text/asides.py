@@ -31,7 +31,8 @@ _OPTION = re.compile(
     r"(?:(?:^|\n|(?<=[.?!:;] )|(?<=[.?!:;]))\s*[(*]{0,2}(?P<letter>[a-e])[.:]|(?<=\s)\(?(?P<bracketed>[a-e])\))[ *]"
 )
 _QUOTED = re.compile(
-    r'"[^"\n]{1,40}"(?= (?!(?:and|or|but|in|on|at|by|for|with|when|if|as|to|of|from|because|while|during|after|is|are|per) '
+    r'"[^"\n]{1,40}"(?= (?!(?:and|or|but|in|on|at|by|for|with|when|if|as|to|of|from|because|while|during|after|is|are|'
+    r"per) "
     r')[a-z])|(?<=\bon )"[^"\n]{1,40}"|(?<=\bsees )"[^"\n]{1,40}"'
 )
 """A name: a "report a bug" button reports nothing. Words in quotes that end their clause are meant."""
