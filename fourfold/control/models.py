@@ -80,6 +80,8 @@ async def prepare(
         )
     if resolved.name == "process" and not registry.is_known(image):
         environment.setdefault("FOURFOLD_IMAGE", image)
+    if resolved.name == "handler":
+        environment.setdefault("FOURFOLD_TOOLKIT", registry.toolkit(image))
     spec = WorkerSpec(
         model=name,
         path=str(folder),

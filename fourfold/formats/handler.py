@@ -6,8 +6,9 @@
 
 Also `pre_model_fn(model_dir)` before and `model_warmup_fn(model_dir, model)` after `model_fn`. Each function may take
 one more argument, a `toolkit.Context`. JSON and CSV bodies arrive as str, others as bytes. What is left out has the
-toolkit's default. Beyond the toolkit: functions may be `async def`, so that calls overlap, and `predict_fn`,
-`output_fn` or `transform_fn` may be generators, whose every yield is one part of a streamed answer.
+default of the model's image (`images`); handlers of TensorFlow's image are of another kind (`serving`). Beyond the
+toolkit: functions may be `async def`, so that calls overlap, and `predict_fn`, `output_fn` or `transform_fn` may be
+generators, whose every yield is one part of a streamed answer.
 
 `FORKABLE = True` in the module says that its process may be forked once the model is loaded (no thread, no connection,
 no GPU): a serverless cold start then need not load it. The process shares what it had, so it must reseed generators
@@ -32,12 +33,13 @@ from types import ModuleType
 from typing import Any
 
 from fourfold.errors import ModelLoadError
-from fourfold.formats import toolkit
+from fourfold.formats import images, toolkit
 from fourfold.formats.base import Artifact, AsyncModel, Model, failed
 from fourfold.formats.toolkit import Context
 from fourfold.records import Call, Reply
 
 _STEPS = ("input_fn", "predict_fn", "output_fn")
+_SERVING = ("handler", "input_handler", "output_handler")
 _CONTAINER_DIR = "/opt/ml/model"
 """Where the artifact is in a SageMaker container; SAGEMAKER_SUBMIT_DIRECTORY may start with it."""
 
@@ -59,9 +61,12 @@ class Handler:
                 f"{module.__name__}.py has transform_fn and {', '.join(name for name in _STEPS if steps[name])}: "
                 "transform_fn does the work of all three, so keep either it or them."
             )
-        self._input = steps["input_fn"] or toolkit.default_input_fn
-        self._predict = steps["predict_fn"] or toolkit.default_predict_fn
-        self._output = steps["output_fn"] or toolkit.default_output_fn
+        image = artifact.environment.get("FOURFOLD_TOOLKIT", "")
+        defaults = images.defaults("" if image == "tensorflow" else image, predicts=steps["predict_fn"] is not None)
+        self._default_model = defaults.model_fn
+        self._input = steps["input_fn"] or defaults.input_fn
+        self._predict = steps["predict_fn"] or defaults.predict_fn
+        self._output = steps["output_fn"] or defaults.output_fn
         functions = [function for function in (self._transform, *steps.values()) if function]
         self.overlaps = any(map(_is_async, functions))
         self.forkable = bool(getattr(module, "FORKABLE", False))
@@ -101,7 +106,7 @@ class Handler:
         arguments: tuple[Any, ...] = (self._model_dir,)
         model = None
         for name in ("pre_model_fn", "model_fn", "model_warmup_fn"):
-            function = getattr(module, name, toolkit.default_model_fn if name == "model_fn" else None)
+            function = getattr(module, name, self._default_model if name == "model_fn" else None)
             if function is None:
                 continue
             calling = self._call(function, arguments, context)
@@ -206,7 +211,12 @@ def load(artifact: Artifact) -> Model:
     torch = sys.modules.get("torch")
     if torch is not None:  # it was imported before the fork, where OMP_NUM_THREADS was 1
         torch.set_num_threads(artifact.threads)
-    handler = Handler(_import(_program(artifact)), artifact)
+    module = _import(_program(artifact))
+    if artifact.environment.get("FOURFOLD_TOOLKIT") == "tensorflow" and any(hasattr(module, name) for name in _SERVING):
+        from fourfold.formats import serving  # an HTTP server's modules, which no other handler needs
+
+        return serving.load(module, artifact)
+    handler = Handler(module, artifact)
     return AsyncHandler(handler) if handler.overlaps else SyncHandler(handler)
 
 

@@ -42,6 +42,16 @@ _REPOSITORIES: dict[str, tuple[str, ...]] = {
 }
 """SageMaker's image repositories and the formats that they read, beside a handler, which every one of them takes."""
 
+_TOOLKITS = {
+    "huggingface": "huggingface",
+    "pytorch": "pytorch",
+    "sagemaker-pytorch": "pytorch",
+    "sagemaker-tensorflow": "tensorflow",
+    "sagemaker-xgboost": "xgboost",
+    "tensorflow": "tensorflow",
+}
+"""Beginnings of repositories whose handlers have other defaults than scikit-learn's (`images`)."""
+
 _VARIANTS = {"sklearn": ("skops", "sklearn"), "xgboost": ("xgboost", "xgboost-pickle")}
 """Images of ours that stand for more than the format of their name."""
 
@@ -118,6 +128,13 @@ def image_formats(image: str) -> tuple[str, ...] | None:
         f"{', '.join(formats())}; leave Image out, so that the format is detected; or, if the image is a server of "
         "your own, set FOURFOLD_COMMAND in the model's Environment to the command that starts it here."
     )
+
+
+def toolkit(image: str) -> str:
+    """Whose defaults the handlers of an image have; empty where it has none of its own."""
+    match = _IMAGE.match(image)
+    name = match["repository"].rpartition("/")[2] if match else ""
+    return next((whose for start, whose in _TOOLKITS.items() if name.startswith(start)), "")
 
 
 def is_known(image: str) -> bool:

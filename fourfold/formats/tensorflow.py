@@ -6,6 +6,7 @@ The newest of several version folders (`1/`, `2/`) is served. FOURFOLD_SIGNATURE
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class SavedModel(ArrayModel):
 def load(artifact: Artifact) -> SavedModel:
     """Load the artifact's newest version. Raises ModelLoadError with TensorFlow's reason."""
     folder = _newest(artifact.path)
-    tf.config.threading.set_intra_op_parallelism_threads(artifact.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    with contextlib.suppress(RuntimeError):  # a handler has used TensorFlow before: its threads are set
+        tf.config.threading.set_intra_op_parallelism_threads(artifact.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     try:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # OSError, ValueError and TensorFlow's own

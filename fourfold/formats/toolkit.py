@@ -139,12 +139,17 @@ def _plain(value: Any) -> Any:
 
 def _to_csv(value: Any) -> str:
     out = StringIO()
-    np.savetxt(out, value, delimiter=",", fmt="%s")
+    np.savetxt(out, _detached(value), delimiter=",", fmt="%s")
     return out.getvalue()
 
 
 def _to_npy(value: Any) -> bytes:
-    return write_npy(np.asarray(value))
+    return write_npy(np.asarray(_detached(value)))
+
+
+def _detached(value: Any) -> Any:
+    """A PyTorch tensor without its gradient, which numpy cannot read."""
+    return value.detach() if hasattr(value, "detach") else value
 
 
 _ENCODERS: dict[str, Callable[[Any], str | bytes]] = {

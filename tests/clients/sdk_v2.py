@@ -1,83 +1,38 @@
-"""What people write with version 2 of the sagemaker SDK, unmodified; run by its own interpreter (test_sdk.py).
-
-    python sdk_v2.py CASE FOLDER
-
-Each case deploys and calls, and prints one line of JSON that the test looks at.
-"""
+"""What people write with version 2 of the sagemaker SDK, unmodified; run by its own interpreter (test_sdk.py)."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tarfile
-import time
 from pathlib import Path
 
-import boto3
 import numpy as np
 import sagemaker
+from case import BUCKET, NAME, ROLE, captures, fit_sklearn, left, run, upload, write
 from sagemaker.deserializers import JSONDeserializer
+from sagemaker.huggingface import HuggingFaceModel
 from sagemaker.model import Model
 from sagemaker.model_monitor import DataCaptureConfig
 from sagemaker.predictor import Predictor
+from sagemaker.pytorch import PyTorchModel
 from sagemaker.serializers import CSVSerializer, JSONSerializer
-from sagemaker.serverless import ServerlessInferenceConfig
 from sagemaker.sklearn import SKLearnModel
+from sagemaker.tensorflow import TensorFlowModel
 from sagemaker.xgboost import XGBoostModel
-
-ROLE = "arn:aws:iam::123456789012:role/sdk"
-BUCKET = f"sdk-v2-{sys.argv[1].replace('_', '-')}"
-
-
-def main() -> None:
-    case, folder = sys.argv[1], Path(sys.argv[2])
-    os.chdir(folder)
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-    result = CASES[case](sagemaker.Session(default_bucket=BUCKET))
-    print(f"\n{json.dumps(result)}")  # what the SDK prints stays on lines of its own
-
-
-def upload(session: sagemaker.Session, name: str, *members: str) -> str:
-    with tarfile.open(f"{name}.tar.gz", "w:gz") as archive:
-        for member in members:
-            archive.add(member)
-    return session.upload_data(f"{name}.tar.gz", key_prefix=f"models/{name}")
-
-
-def ready(session: sagemaker.Session, predictor: Predictor) -> Predictor:
-    """As `deploy(wait=True)`, which sleeps half a minute before it looks for the first time."""
-    for _ in range(600):
-        found = session.sagemaker_client.describe_endpoint(EndpointName=predictor.endpoint_name)
-        if found["EndpointStatus"] == "InService":
-            return predictor
-        assert found["EndpointStatus"] != "Failed", found["FailureReason"]
-        time.sleep(0.1)
-    raise TimeoutError(predictor.endpoint_name)
-
-
-def fit_sklearn() -> None:
-    import joblib
-    from sklearn.linear_model import LinearRegression
-
-    x = np.arange(12.0).reshape(4, 3)
-    joblib.dump(LinearRegression().fit(x, x.sum(axis=1)), "model.joblib")
 
 
 def sklearn(session: sagemaker.Session) -> object:
     """A framework model with an entry point; NPY both ways, which is the SDK's default here."""
-    fit_sklearn()
-    Path("inference.py").write_text(
+    code = (
         "import os, joblib\ndef model_fn(model_dir):\n    return joblib.load(os.path.join(model_dir, 'model.joblib'))\n"
     )
     model = SKLearnModel(
-        model_data=upload(session, "sklearn", "model.joblib"),
+        model_data=upload("sklearn", fit_sklearn()),
         role=ROLE,
-        entry_point="inference.py",
+        entry_point=write("inference.py", code),
         framework_version="1.2-1",
         sagemaker_session=session,
     )
-    predictor = ready(session, model.deploy(initial_instance_count=1, instance_type="ml.m5.large", wait=False))
+    predictor = model.deploy(initial_instance_count=1, instance_type="ml.m5.large")
     answer = predictor.predict(np.array([[1.0, 2.0, 3.0]]))
     predictor.delete_model()
     predictor.delete_endpoint()
@@ -86,17 +41,16 @@ def sklearn(session: sagemaker.Session) -> object:
 
 def sklearn_plain(session: sagemaker.Session) -> object:
     """The artifact alone, by SageMaker's image, with JSON."""
-    fit_sklearn()
     image = sagemaker.image_uris.retrieve("sklearn", "us-east-1", version="1.2-1")
     model = Model(
         image_uri=image,
-        model_data=upload(session, "sklearn-plain", "model.joblib"),
+        model_data=upload("sklearn-plain", fit_sklearn()),
         role=ROLE,
         predictor_cls=Predictor,
         sagemaker_session=session,
     )
-    predictor = model.deploy(1, "ml.m5.large", serializer=JSONSerializer(), deserializer=JSONDeserializer(), wait=False)
-    return ready(session, predictor).predict([[1.0, 2.0, 3.0]])
+    predictor = model.deploy(1, "ml.m5.large", serializer=JSONSerializer(), deserializer=JSONDeserializer())
+    return predictor.predict([[1.0, 2.0, 3.0]])
 
 
 def fit_xgboost() -> object:
@@ -110,19 +64,19 @@ def fit_xgboost() -> object:
 def xgboost(session: sagemaker.Session) -> object:
     """A handler with model_fn alone, whose booster gets CSV; then libsvm, the SDK's default for XGBoost."""
     fit_xgboost().save_model("model.json")
-    Path("serve.py").write_text(
+    code = (
         "import os, xgboost\ndef model_fn(model_dir):\n"
         "    booster = xgboost.Booster()\n    booster.load_model(os.path.join(model_dir, 'model.json'))\n"
         "    return booster\n"
     )
     model = XGBoostModel(
-        model_data=upload(session, "xgboost", "model.json"),
+        model_data=upload("xgboost", "model.json"),
         role=ROLE,
-        entry_point="serve.py",
+        entry_point=write("serve.py", code),
         framework_version="1.7-1",
         sagemaker_session=session,
     )
-    predictor = ready(session, model.deploy(1, "ml.m5.large", wait=False))
+    predictor = model.deploy(1, "ml.m5.large")
     libsvm = predictor.predict("0:1.0 1:0.0 2:0.0")
     predictor.serializer = CSVSerializer()
     return {"csv": predictor.predict([[1.0, 0.0, 0.0]]), "libsvm": libsvm}
@@ -136,12 +90,12 @@ def xgboost_algorithm(session: sagemaker.Session) -> object:
         pickle.dump(fit_xgboost(), file)
     model = Model(
         image_uri=sagemaker.image_uris.retrieve("xgboost", "us-east-1", version="1.7-1"),
-        model_data=upload(session, "xgboost-algorithm", "xgboost-model"),
+        model_data=upload("xgboost-algorithm", "xgboost-model"),
         role=ROLE,
         predictor_cls=Predictor,
         sagemaker_session=session,
     )
-    predictor = ready(session, model.deploy(1, "ml.m5.large", serializer=CSVSerializer(), wait=False))
+    predictor = model.deploy(1, "ml.m5.large", serializer=CSVSerializer())
     return predictor.predict([[1.0, 0.0, 0.0]]).decode()
 
 
@@ -154,65 +108,141 @@ def own_image(session: sagemaker.Session) -> object:
         predictor_cls=Predictor,
         sagemaker_session=session,
     )
-    predictor = ready(session, model.deploy(1, "ml.m5.large", wait=False))
+    predictor = model.deploy(1, "ml.m5.large")
     return predictor.predict(b"hello").decode()
 
 
-def serverless(session: sagemaker.Session) -> object:
-    fit_sklearn()
-    model = Model(
-        image_uri=sagemaker.image_uris.retrieve("sklearn", "us-east-1", version="1.2-1"),
-        model_data=upload(session, "serverless", "model.joblib"),
-        role=ROLE,
-        predictor_cls=Predictor,
-        sagemaker_session=session,
-    )
-    config = ServerlessInferenceConfig(memory_size_in_mb=2048, max_concurrency=5)
-    predictor = model.deploy(
-        serverless_inference_config=config, serializer=JSONSerializer(), deserializer=JSONDeserializer(), wait=False
-    )
-    return ready(session, predictor).predict([[1.0, 2.0, 3.0]])
-
-
-def capture(session: sagemaker.Session) -> object:
-    """Data capture switched on and off, then everything deleted."""
-    fit_sklearn()
-    model = Model(
-        image_uri=sagemaker.image_uris.retrieve("sklearn", "us-east-1", version="1.2-1"),
-        model_data=upload(session, "capture", "model.joblib"),
-        role=ROLE,
-        predictor_cls=Predictor,
-        sagemaker_session=session,
-    )
-    predictor = ready(session, model.deploy(1, "ml.m5.large", endpoint_name="capture", wait=False))
-    client = session.sagemaker_client
-
-    def enabled() -> bool:
-        ready(session, predictor)
-        config = client.describe_endpoint(EndpointName="capture")["EndpointConfigName"]
-        found = client.describe_endpoint_config(EndpointConfigName=config).get("DataCaptureConfig", {})
-        return found.get("EnableCapture", False)
-
-    seen = [enabled()]
+def lifetime(model: Model, data: object, **options: object) -> object:
+    """Deploy, call, grow, switch data capture on and off, shrink and delete, as its SDK does each of them."""
+    predictor = model.deploy(1, "ml.m5.large", endpoint_name=NAME, **options)
+    answers = [predictor.predict(data)]
+    predictor.update_endpoint(initial_instance_count=2, instance_type="ml.m5.large")
+    seen = [captures(NAME)]
     predictor.update_data_capture_config(
         DataCaptureConfig(
-            True, sampling_percentage=100, destination_s3_uri=f"s3://{BUCKET}/capture", sagemaker_session=session
+            True,
+            sampling_percentage=100,
+            destination_s3_uri=f"s3://{BUCKET}/capture",
+            sagemaker_session=model.sagemaker_session,
         )
     )
-    seen.append(enabled())
+    seen.append(captures(NAME))
     predictor.disable_data_capture()
-    seen.append(enabled())
+    seen.append(captures(NAME))
+    predictor.enable_data_capture()
+    seen.append(captures(NAME))
+    answers.append(predictor.predict(data))
     predictor.delete_model()
     predictor.delete_endpoint()
-    for _ in range(100):
-        if not client.list_endpoints(NameContains="capture")["Endpoints"]:
-            break
-        time.sleep(0.1)
-    left = (
-        client.list_models(NameContains=model.name)["Models"]
-        + client.list_endpoints(NameContains="capture")["Endpoints"]
+    return {
+        "answers": [answer.tolist() if isinstance(answer, np.ndarray) else answer for answer in answers],
+        "captures": seen,
+        "left": left(model.name, NAME),
+    }
+
+
+NUMPY = """
+import os
+import numpy as np
+
+def model_fn(model_dir):
+    return np.load(os.path.join(model_dir, "weights.npy"))
+"""
+"""A handler that needs no framework, whatever the image; PREDICT makes it call the weights."""
+
+PREDICT = """
+def predict_fn(data, model):
+    return np.asarray(data) @ model
+"""
+
+
+def weights() -> str:
+    np.save("weights.npy", np.ones((3, 1), np.float32))
+    return "weights.npy"
+
+
+def pytorch(session: sagemaker.Session) -> object:
+    """NPY both ways, the SDK's default; the SDK puts the code into the artifact."""
+    model = PyTorchModel(
+        model_data=upload("pytorch", weights()),
+        role=ROLE,
+        entry_point=write("serve.py", NUMPY + PREDICT),
+        framework_version="2.3",
+        py_version="py311",
+        sagemaker_session=session,
     )
-    return {"enabled": seen, "left": left}
+    return lifetime(model, np.array([[1.0, 2.0, 3.0]], np.float32))
+
+
+def torchscript(session: sagemaker.Session) -> object:
+    """The artifact's TorchScript file, which the image loads and calls; the code has nothing but input_fn."""
+    code = "import json, torch\ndef input_fn(data, content_type):\n    return torch.tensor(json.loads(data)['rows'])\n"
+    model = PyTorchModel(
+        model_data=upload("torchscript", "model.pth"),
+        role=ROLE,
+        entry_point=write("serve.py", code),
+        framework_version="2.3",
+        py_version="py311",
+        sagemaker_session=session,
+    )
+    return lifetime(model, {"rows": [[1.0, 2.0, 3.0]]}, serializer=JSONSerializer(), deserializer=JSONDeserializer())
+
+
+def tensorflow(session: sagemaker.Session) -> object:
+    """A handler of the toolkit's kind on TensorFlow's image."""
+    code = NUMPY + "def predict_fn(data, model):\n    return {'predictions': (np.asarray(data) @ model).tolist()}\n"
+    model = TensorFlowModel(
+        model_data=upload("tensorflow", weights()),
+        role=ROLE,
+        entry_point=write("inference.py", code),
+        framework_version="2.16",
+        sagemaker_session=session,
+    )
+    return lifetime(model, [[1.0, 2.0, 3.0]])
+
+
+def saved_model(session: sagemaker.Session) -> object:
+    """A SavedModel in a version folder, without code; JSON both ways, TensorFlowPredictor's default."""
+    model = TensorFlowModel(
+        model_data=upload("saved-model", "1"), role=ROLE, framework_version="2.16", sagemaker_session=session
+    )
+    return lifetime(model, {"instances": [[1.0, 2.0, 3.0]]})
+
+
+def saved_model_with_handlers(session: sagemaker.Session) -> object:
+    """A SavedModel and the two functions of TensorFlow's image around it."""
+    code = (
+        "import json\n"
+        "def input_handler(data, context):\n"
+        "    return json.dumps({'instances': json.loads(data.read())['rows']})\n"
+        "def output_handler(response, context):\n"
+        "    return json.dumps({'sums': response.json()['predictions']}), context.accept_header\n"
+    )
+    model = TensorFlowModel(
+        model_data=upload("saved-model", "1"),
+        role=ROLE,
+        entry_point=write("inference.py", code),
+        framework_version="2.16",
+        sagemaker_session=session,
+    )
+    return lifetime(model, {"rows": [[1.0, 2.0, 3.0]]})
+
+
+def hugging_face(session: sagemaker.Session) -> object:
+    """What model_fn returns is called like a pipeline, with `inputs` and `parameters`; JSON both ways."""
+    code = NUMPY.replace("return np.load", "weights = np.load") + (
+        "    return lambda inputs, scale=1: [{'sum': (scale * np.asarray(inputs) @ weights).tolist()}]\n"
+    )
+    model = HuggingFaceModel(
+        model_data=upload("hugging-face", weights()),
+        role=ROLE,
+        entry_point=write("inference.py", code),
+        transformers_version="4.37",
+        pytorch_version="2.1",
+        py_version="py310",
+        sagemaker_session=session,
+    )
+    return lifetime(model, {"inputs": [[1.0, 2.0, 3.0]], "parameters": {"scale": 2}})
 
 
 def role(session: sagemaker.Session) -> object:
@@ -221,10 +251,19 @@ def role(session: sagemaker.Session) -> object:
     return {"role": sagemaker.get_execution_role(sagemaker_session=own), "bucket": own.default_bucket()}
 
 
-CASES = {
-    case.__name__: case
-    for case in (sklearn, sklearn_plain, xgboost, xgboost_algorithm, own_image, serverless, capture, role)
-}
-
 if __name__ == "__main__":
-    main()
+    run(
+        sagemaker.Session,
+        sklearn,
+        sklearn_plain,
+        xgboost,
+        xgboost_algorithm,
+        own_image,
+        pytorch,
+        torchscript,
+        tensorflow,
+        saved_model,
+        saved_model_with_handlers,
+        hugging_face,
+        role,
+    )

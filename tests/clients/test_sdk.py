@@ -1,7 +1,8 @@
 """The sagemaker SDK, versions 2 and 3, unmodified, each in an environment of its own: `make test-clients`.
 
 The environments are made once, beside the tests' own, and kept. Without a network the tests are skipped. Both SDKs
-sleep half a minute in every `deploy` and update that waits, which is most of the time that this takes.
+sleep half a minute in every `deploy` and update that waits; time goes by faster for them here (`case`), but in one case
+of each.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ def interpreter() -> Callable[[str], str]:
 
 @pytest.fixture
 def run(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path) -> Callable[..., Any]:
-    def run(version: str, case: str, *, launcher: bool = False) -> Any:
-        python, script = interpreter(version), Path(__file__).parent / f"sdk_{version}.py"
-        command = [str(script), case, str(tmp_path)]
+    def run(script: str, case: str, *, launcher: bool = False, patient: bool = False) -> Any:
+        """What a case of a script answers; started by `fourfold run` with nothing set, or with the environment set."""
+        python = interpreter(script.split("_")[1])
+        command = [str(Path(__file__).parent / f"{script}.py"), case, str(tmp_path)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         environment |= {"HOME": str(tmp_path), "SAGEMAKER_SUPPRESS_V2_WARNING": "1"}
+        if patient:
+            environment["PATIENT"] = "1"
         if launcher:
             where = ["--endpoint-url", server.url, "--data-dir", str(server.folder), "--python", python]
             command = [sys.executable, "-m", "fourfold", "run", *where, *command]
@@ -85,19 +89,119 @@ def run(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path) -
         ("sklearn", [SUM]),
         ("sklearn_plain", {"predictions": [SUM]}),
         ("own_image", "own server: hello"),
-        ("serverless", {"predictions": [SUM]}),
-        ("capture", {"enabled": [False, True, False], "left": []}),
     ],
 )
 def test_version_2(run: Any, case: str, expected: Any) -> None:
-    assert run("v2", case) == expected
+    assert run("sdk_v2", case, patient=case == "sklearn") == expected
 
 
 def test_version_2_xgboost(run: Any) -> None:
-    answers = run("v2", "xgboost")
+    answers = run("sdk_v2", "xgboost")
     assert answers["csv"] == answers["libsvm"]
     assert 0.5 < float(answers["csv"][0][0]) < 1
-    assert 0.5 < float(run("v2", "xgboost_algorithm")) < 1
+    assert 0.5 < float(run("sdk_v2", "xgboost_algorithm")) < 1
+
+
+def lifetime(answer: Any, *captures: bool) -> dict[str, Any]:
+    """What `lifetime` answers: the same before and after the updates, and nothing left."""
+    return {"answers": [answer, answer], "captures": list(captures), "left": []}
+
+
+@pytest.mark.parametrize(
+    ("case", "answer"),
+    [
+        ("pytorch", [[SUM]]),
+        ("tensorflow", {"predictions": [[SUM]]}),
+        ("hugging_face", [{"sum": [[pytest.approx(12.0)]]}]),
+    ],
+)
+def test_version_2_of_a_handler_without_the_framework(run: Any, case: str, answer: Any) -> None:
+    assert run("sdk_v2", case) == lifetime(answer, False, True, False, True)
+
+
+def test_version_2_of_pytorch(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code = (
+        "import torch; layer = torch.nn.Linear(3, 1, bias=False); torch.nn.init.ones_(layer.weight); "
+        "torch.jit.trace(layer, torch.zeros(1, 3)).save('model.pth')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert run("sdk_v2", "torchscript") == lifetime([[SUM]], False, True, False, True)
+
+
+SAVED_MODEL = """
+import tensorflow as tf
+class Sum(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(self, x):
+        return {"sum": tf.reduce_sum(x, axis=1)}
+model = Sum()
+tf.saved_model.save(model, "1", signatures={"serving_default": model.serve})
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "answer"),
+    [("saved_model", {"predictions": [SUM]}), ("saved_model_with_handlers", {"sums": [SUM]})],
+)
+def test_version_2_of_tensorflow(run: Any, tmp_path: Path, case: str, answer: Any) -> None:
+    pytest.importorskip("tensorflow")
+    subprocess.run([sys.executable, "-c", SAVED_MODEL], cwd=tmp_path, check=True, capture_output=True)
+    assert run("sdk_v2", case) == lifetime(answer, False, True, False, True)
+
+
+ROWS = ["a,6.0", "b,15.0"]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("serverless", {"predictions": [SUM]}),
+        (
+            "asynchronous",
+            {
+                "waited for": {"sum": 3.0},
+                "looked up": {"sum": 5.0},
+                "in the bucket": True,
+                "of an object": {"sum": 9.0},
+                "failed": True,
+                "looked up failure": True,
+                "too early": "does not exist yet",
+                "too slow": "still running",
+                "left": [],
+            },
+        ),
+        (
+            "transformer",
+            {"rows": ROWS, "attached": ["transformer", "text/csv", "MultiRecord"], "log": True, "left": []},
+        ),
+        ("transformer_of_an_endpoint", {"path": True, "rows": ["6.0"]}),
+    ],
+)
+def test_version_2_in_other_modes(run: Any, case: str, expected: Any) -> None:
+    assert run("sdk_v2_modes", case) == expected
+
+
+def test_version_2_transforms_files(run: Any) -> None:
+    found = run("sdk_v2_modes", "transformer_of_files")
+    assert [json.loads(text) for text in found["outputs"]] == [
+        {"predictions": [SUM]},
+        {"predictions": [pytest.approx(7.0)]},
+    ]
+    assert "Failed" in found["failure"]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("multi_model", {"listed": ["later/two.tar.gz", "one.tar.gz"], "answers": [[12.0], [6.0]]}),
+        ("pipeline", {"answer": [["12.0"]], "rows": ["12.0", "30.0"], "left": []}),
+        ("registry", [{"predictions": [SUM]}] * 2),
+        ("serializers", {"csv": [["6.0"]], "json": {"predictions": [SUM]}, "npy": [6.0], "policies": 1}),
+    ],
+)
+def test_version_2_of_several_models(run: Any, case: str, expected: Any) -> None:
+    assert run("sdk_v2_composites", case) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,20 +210,32 @@ def test_version_2_xgboost(run: Any) -> None:
         ("resources", {"answer": {"predictions": [SUM]}, "listed": True}),
         ("builder", {"predictions": [SUM]}),
         ("serverless", {"predictions": [SUM]}),
+        ("asynchronous", {"good": {"predictions": [SUM]}, "wrong": True, "id": "wrong"}),
+        ("transformer", {"rows": ROWS, "again": ["6.0"], "attached": True}),
+        ("transform_job", {"status": "Completed", "rows": ["6.0"], "listed": ["transform-job"]}),
+        ("registry", {"answer": {"predictions": [SUM]}, "groups": True, "status": "Approved"}),
     ],
 )
 def test_version_3(run: Any, case: str, expected: Any) -> None:
-    assert run("v3", case) == expected
+    assert run("sdk_v3", case, patient=case == "builder") == expected
+
+
+@pytest.mark.parametrize(
+    ("case", "answer"),
+    [("pytorch", [[SUM]]), ("tensorflow", [[SUM]]), ("hugging_face", [{"sum": [[pytest.approx(12.0)]]}])],
+)
+def test_version_3_of_a_handler_without_the_framework(run: Any, case: str, answer: Any) -> None:
+    assert run("sdk_v3", case) == lifetime(answer, False, True, False)
 
 
 def test_a_token_of_version_3_is_a_key(run: Any, server: LiveServer) -> None:
-    request = Request(f"{server.url}/v2", headers={"Authorization": f"Bearer {run('v3', 'token')}"})
+    request = Request(f"{server.url}/v2", headers={"Authorization": f"Bearer {run('sdk_v3', 'token')}"})
     with urlopen(request) as answer:
         assert answer.status == 200
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_nothing_need_be_set_with_fourfold_run(run: Any, version: str) -> None:
-    found = run(version, "role", launcher=True)
+    found = run(f"sdk_{version}", "role", launcher=True)
     assert found["role"] == ROLE
     assert found["bucket"] == "sagemaker-us-east-1-123456789012"
