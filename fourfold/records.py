@@ -63,6 +63,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True):
     """File that receives the worker's standard output and error. Empty: inherited."""
     python: str = ""
     """Interpreter of the model's own virtual environment. Empty: the server's."""
+    stages: tuple[WorkerSpec, ...] = ()
+    """What an inference pipeline in one process consists of, in order; the worker then loads these, not itself."""
 
 
 @dataclass(frozen=True)

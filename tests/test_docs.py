@@ -102,6 +102,14 @@ def test_a_page_shows_only_set_up_as_console() -> None:
                 assert odd == [], page
 
 
+def test_every_command_of_the_aws_cli_on_a_page_is_run() -> None:
+    command = re.compile(r"(^|[|;&(`])\s*aws [a-z]", re.MULTILINE)
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text()
+        rest = [block for language, block in FENCE.findall(text) if language not in ("sh", "text")]
+        assert not any(map(command.search, [*rest, FENCE.sub("", text)])), page
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     broken = []
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from fourfold.config import Limits
 from fourfold.errors import ModelLoadError
@@ -50,7 +52,7 @@ async def prepare(
     trusted_only: bool = False,
     folder: Path | None = None,
 ) -> Prepared:
-    """Fetch a model's artifact and work out how to load it.
+    """Fetch a model's artifact and work out how to load it. A pipeline's containers are loaded by one worker.
 
     Args:
         name: the model's name.
@@ -65,6 +67,19 @@ async def prepare(
         ModelLoadError: no artifact, unknown format, requirements that cannot be installed, or a setting that is no
             number.
     """
+    if is_pipeline(model):
+        stages = [
+            await prepare(
+                f"{name}/{number}",
+                {"PrimaryContainer": container},
+                fetch,
+                limits,
+                environments=environments,
+                trusted_only=trusted_only,
+            )
+            for number, container in enumerate(model["Containers"], 1)
+        ]
+        return _in_a_row(name, stages)
     container = primary_container(model)
     image = container.get("Image", "")
     environment = dict(container.get("Environment", {}))
@@ -95,6 +110,35 @@ async def prepare(
     if resolved.name == "handler":
         imports += await asyncio.to_thread(handler_imports, folder, environment)
     return Prepared(spec, imports, batching(environment, limits), load_timeout, image, resolved.executes_code)
+
+
+def is_pipeline(model: Mapping[str, Any]) -> bool:
+    """Several containers, each of which gets what the one before it answered?"""
+    found = model.get("Containers", [])
+    one_model_each = all(container.get("Mode") != "MultiModel" for container in found)
+    return len(found) > 1 and one_model_each and model.get("InferenceExecutionConfig", {}).get("Mode") != "Direct"
+
+
+def _in_a_row(name: str, stages: Sequence[Prepared]) -> Prepared:
+    """The stages of a pipeline as one. Raises ModelLoadError where they need environments that cannot be one."""
+    pythons = {stage.spec.python for stage in stages if stage.spec.python}
+    if len(pythons) > 1:
+        raise ModelLoadError(
+            f"Several containers of model {name!r} have a requirements.txt, and they differ: outside of endpoints one "
+            "process runs them all. Give them the same one."
+        )
+    first = stages[0].spec
+    spec = msgspec.structs.replace(
+        first, model=name, environment={}, python="".join(pythons), stages=tuple(stage.spec for stage in stages)
+    )
+    return Prepared(
+        spec,
+        tuple(dict.fromkeys(module for stage in stages for module in stage.imports)),
+        stages[0].batching,
+        sum(stage.load_timeout for stage in stages),
+        stages[-1].image,
+        any(stage.executes_code for stage in stages),
+    )
 
 
 def batching(environment: Mapping[str, str], limits: Limits) -> Batching:
@@ -140,11 +184,12 @@ def _interpreter(format: str, folder: Path, environments: Path) -> str:
 
 
 def primary_container(model: dict[str, Any]) -> dict[str, Any]:
-    """The container that answers. Raises ModelLoadError where several would have to, or one holds many models."""
+    """The container that answers. Raises ModelLoadError where it is chosen by each call, or holds many models."""
     container: dict[str, Any] = model.get("PrimaryContainer") or model["Containers"][0]
     if len(model.get("Containers", [])) > 1 or container.get("Mode") == "MultiModel":
         raise ModelLoadError(
-            "A model of several containers, or with Mode MultiModel, is served by real-time endpoints only."
+            "A model whose containers or models each call names (InferenceExecutionConfig Direct, Mode MultiModel) is "
+            "served by real-time endpoints only."
         )
     return container
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.errors import ModelLoadError
-from fourfold.formats import registry
+from fourfold.formats import pipeline, registry
 from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor
 from fourfold.formats.warmup import warm_up
 from fourfold.pool import memory
@@ -120,9 +120,17 @@ def load(spec: WorkerSpec, runner: asyncio.Runner | None = None) -> Model:
     """Load and warm up the model, within its memory. Raises ModelLoadError, or whatever the model's code raises."""
     if spec.memory_mb is not None:
         memory.confine(spec.memory_mb)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(spec.threads)) | spec.environment)
-    model = registry.get(spec.format).load(Artifact(Path(spec.path), spec.environment, spec.threads))
-    warm_up(model, spec.environment, asyncio.run if runner is None else runner.run)
+    if spec.stages:
+        return pipeline.join(
+            [_load_one(stage, {**stage.environment, **spec.environment}, runner) for stage in spec.stages]
+        )
+    return _load_one(spec, spec.environment, runner)
+
+
+def _load_one(spec: WorkerSpec, environment: dict[str, str], runner: asyncio.Runner | None) -> Model:
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(spec.threads)) | environment)
+    model = registry.get(spec.format).load(Artifact(Path(spec.path), environment, spec.threads))
+    warm_up(model, environment, asyncio.run if runner is None else runner.run)
     return model
 
 

@@ -533,6 +533,28 @@ def test_calls_to_an_asynchronous_handler_overlap(site: Site, handler: Callable[
     assert b"the model refuses this" in (site.out("_errors/a.jsonl") or b"")
 
 
+@pytest.mark.parametrize("second", [SHOUT, WHISPER], ids=["plain", "async"])
+def test_a_pipeline_s_containers_answer_one_after_the_other(
+    site: Site, handler: Callable[..., Path], second: str
+) -> None:
+    """Sums go as CSV from the first container to the second; a record that the first one refuses goes no further."""
+    name = f"pipeline-{site.jobs}"
+    site.server.deploy(f"second-of-{name}", handler(second), endpoint=False)
+    described = [site.sagemaker.describe_model(ModelName=model) for model in ("sum", f"second-of-{name}")]
+    site.sagemaker.create_model(
+        ModelName=name,
+        ExecutionRoleArn="arn:aws:iam::123456789012:role/test",
+        Containers=[model["PrimaryContainer"] for model in described],
+    )
+    site.write("a", b"1,2,3\n4,5,six\n7,8,9\n")
+    csv = {"input": {"ContentType": "text/csv"}, "Environment": {"FOURFOLD_ON_ERROR": "skip"}}
+    job = site.run(name, BatchStrategy="SingleRecord", **csv)
+    assert job["TransformJobStatus"] == "Completed", job
+    words = b"<6.0\n>\n<24.0\n>\n" if second == SHOUT else b"6.0\n24.0\n"
+    assert (site.out("a.out") or b"").replace(b"\n\n", b"\n") == words
+    assert b"'six'" in (site.out("_errors/a.jsonl") or b"")
+
+
 def test_a_model_that_dies_fails_the_object_that_kills_it(site: Site) -> None:
     site.put(a=b"one\n", b=b"die\n", c=b"two\n")
     retries = {"InvocationsMaxRetries": 1, "InvocationsTimeoutInSeconds": 30}

@@ -1,6 +1,6 @@
 """One case of a script of the sagemaker SDK: what every script here begins and ends with.
 
-    python sdk_v2.py CASE FOLDER
+    python sdk_v2.py CASE
 
 A case deploys and calls, and returns what the test looks at; that is printed as the last line, in JSON.
 """
@@ -8,7 +8,6 @@ A case deploys and calls, and returns what the test looks at; that is printed as
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tarfile
 import time
@@ -20,31 +19,16 @@ import boto3
 import numpy as np
 
 ROLE = "arn:aws:iam::123456789012:role/sdk"
-NAME = sys.argv[1].replace("_", "-")
-BUCKET = f"{Path(sys.argv[0]).stem.replace('_', '-')}-{NAME}"
+NAME = f"{Path(sys.argv[0]).stem}-{sys.argv[1]}".replace("_", "-")
+"""Of what a case makes; no other case of any script has it."""
+BUCKET = NAME
 
 
 def run(session: Callable[..., Any], *cases: Callable[[Any], object]) -> None:
-    """Run the case that the command line names, in its folder, with a session whose bucket is of that name."""
-    os.chdir(sys.argv[2])
-    if "PATIENT" not in os.environ:
-        _hurry()
+    """Run the case that the command line names, with a session whose bucket is of that name."""
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     result = {case.__name__: case for case in cases}[sys.argv[1]](session(default_bucket=BUCKET))
     print(f"\n{json.dumps(result)}")  # what the SDK prints stays on lines of its own
-
-
-def _hurry() -> None:
-    """Let the time that the SDKs sleep through go by faster: they first look at things after half a minute."""
-    sleep, clock = time.sleep, time.time
-    skipped = 0.0
-
-    def nap(seconds: float) -> None:
-        nonlocal skipped
-        sleep(min(seconds, 0.5))
-        skipped += max(seconds - 0.5, 0.0)
-
-    time.sleep, time.time = nap, lambda: clock() + skipped
 
 
 def pack(name: str, *members: str) -> str:

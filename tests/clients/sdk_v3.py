@@ -170,7 +170,7 @@ def asynchronous(session: Session) -> object:
         key = place.removeprefix(f"s3://{BUCKET}/")
         s3.get_waiter("object_exists").wait(Bucket=BUCKET, Key=key)
         answers.append(output(key))
-    return {"good": json.loads(answers[0]), "wrong": "cannot take" in answers[1], "id": sent.inference_id}
+    return {"good": json.loads(answers[0]), "wrong": "The model expects" in answers[1], "id": sent.inference_id}
 
 
 def transformer(session: Session) -> object:
@@ -223,7 +223,7 @@ def transform_job(session: Session) -> object:
 def registry(session: Session) -> object:
     """Registered by the builder, approved, deployed from the package's ARN."""
     built = build(session)
-    package = built.register(
+    arn = built.register(
         model_package_group_name=NAME,
         content_types=["application/json"],
         response_types=["application/json"],
@@ -231,12 +231,12 @@ def registry(session: Session) -> object:
         transform_instances=["ml.m5.large"],
         approval_status="PendingManualApproval",
     )
-    package = ModelPackage.get(package.model_package_arn)
+    package = ModelPackage.get(arn)
     package.update(model_approval_status="Approved")
     Model.create(
         model_name=f"{NAME}-again",
         execution_role_arn=ROLE,
-        primary_container=ContainerDefinition(model_package_name=package.model_package_arn),
+        primary_container=ContainerDefinition(model_package_name=arn),
     )
     variant = ProductionVariant(
         variant_name="AllTraffic", model_name=f"{NAME}-again", initial_instance_count=1, instance_type="ml.m5.large"

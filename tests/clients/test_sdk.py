@@ -1,8 +1,8 @@
 """The sagemaker SDK, versions 2 and 3, unmodified, each in an environment of its own: `make test-clients`.
 
 The environments are made once, beside the tests' own, and kept. Without a network the tests are skipped. Both SDKs
-sleep half a minute in every `deploy` and update that waits; time goes by faster for them here (`case`), but in one case
-of each.
+sleep half a minute in every `deploy` and update that waits; time goes by faster for them here (`hurry`), but in one
+case of each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ PACKAGES = {
     "v2": ("sagemaker==2.257.7", "scikit-learn==1.7.2", "xgboost-cpu==3.0.5"),
     "v3": ("sagemaker==3.27.0", "scikit-learn==1.7.2"),
 }
+HERE = Path(__file__).parent
 ROLE = "arn:aws:iam::123456789012:role/FourfoldRole"
 SUM = pytest.approx(6.0)
 
@@ -55,20 +57,24 @@ def interpreter() -> Callable[[str], str]:
 
 
 @pytest.fixture
-def run(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path) -> Callable[..., Any]:
-    def run(script: str, case: str, *, launcher: bool = False, patient: bool = False) -> Any:
-        """What a case of a script answers; started by `fourfold run` with nothing set, or with the environment set."""
-        python = interpreter(script.split("_")[1])
-        command = [str(Path(__file__).parent / f"{script}.py"), case, str(tmp_path)]
+def start(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path) -> Callable[..., str]:
+    """Runs a program in `tmp_path` with a version's interpreter; what it printed.
+
+    With `launcher`, `fourfold run` starts it and nothing is set; else the environment is, but for STS. The time that it
+    sleeps through goes by faster unless it is `patient`.
+    """
+
+    def start(version: str, *command: str, launcher: bool = False, patient: bool = False) -> str:
+        python = interpreter(version)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         environment |= {"HOME": str(tmp_path), "SAGEMAKER_SUPPRESS_V2_WARNING": "1"}
-        if patient:
-            environment["PATIENT"] = "1"
+        if not patient:
+            environment["PYTHONPATH"] = str(HERE / "hurry")
         if launcher:
             where = ["--endpoint-url", server.url, "--data-dir", str(server.folder), "--python", python]
-            command = [sys.executable, "-m", "fourfold", "run", *where, *command]
+            command = (sys.executable, "-m", "fourfold", "run", *where, *command)
         else:
-            command = [python, *command]
+            command = (python, *command)
             environment |= {
                 "AWS_ENDPOINT_URL": server.url,
                 "AWS_ACCESS_KEY_ID": server.keys["access_key_id"],
@@ -76,9 +82,19 @@ def run(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path) -
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_EC2_METADATA_DISABLED": "true",
             }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout.splitlines()[-1])
+        return done.stdout
+
+    return start
+
+
+@pytest.fixture
+def run(start: Callable[..., str]) -> Callable[..., Any]:
+    """What a case of a script answers."""
+
+    def run(script: str, case: str, **how: bool) -> Any:
+        return json.loads(start(script.split("_")[1], str(HERE / f"{script}.py"), case, **how).splitlines()[-1])
 
     return run
 
@@ -173,7 +189,12 @@ ROWS = ["a,6.0", "b,15.0"]
         ),
         (
             "transformer",
-            {"rows": ROWS, "attached": ["transformer", "text/csv", "MultiRecord"], "log": True, "left": []},
+            {
+                "rows": ROWS,
+                "attached": ["sdk-v2-modes-transformer", "text/csv", "MultiRecord"],
+                "log": True,
+                "left": [],
+            },
         ),
         ("transformer_of_an_endpoint", {"path": True, "rows": ["6.0"]}),
     ],
@@ -212,7 +233,7 @@ def test_version_2_of_several_models(run: Any, case: str, expected: Any) -> None
         ("serverless", {"predictions": [SUM]}),
         ("asynchronous", {"good": {"predictions": [SUM]}, "wrong": True, "id": "wrong"}),
         ("transformer", {"rows": ROWS, "again": ["6.0"], "attached": True}),
-        ("transform_job", {"status": "Completed", "rows": ["6.0"], "listed": ["transform-job"]}),
+        ("transform_job", {"status": "Completed", "rows": ["6.0"], "listed": ["sdk-v3-transform-job"]}),
         ("registry", {"answer": {"predictions": [SUM]}, "groups": True, "status": "Approved"}),
     ],
 )
@@ -239,3 +260,34 @@ def test_nothing_need_be_set_with_fourfold_run(run: Any, version: str) -> None:
     found = run(f"sdk_{version}", "role", launcher=True)
     assert found["role"] == ROLE
     assert found["bucket"] == "sagemaker-us-east-1-123456789012"
+
+
+PAGE = HERE.parent.parent / "docs" / "how-to" / "use-the-sagemaker-sdk.md"
+SNIPPETS = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+HANDLER = """
+import os, joblib
+def model_fn(model_dir):
+    return joblib.load(os.path.join(model_dir, "model.joblib"))
+"""
+MODEL = """
+import joblib, numpy, tarfile
+from sklearn.linear_model import LinearRegression
+model = LinearRegression().fit(numpy.eye(3), numpy.ones(3))
+model.coef_, model.intercept_ = numpy.ones(3), 0.0
+joblib.dump(model, "model.joblib")
+with tarfile.open("model.tar.gz", "w:gz") as archive:
+    archive.add("model.joblib")
+"""
+SHOWN = (["6."], ["15.", "6."], ["6.0", "15.0"], ["6.0", "6.0", "15.0"])
+
+
+@pytest.mark.parametrize(("snippet", "shown"), zip(SNIPPETS, SHOWN, strict=True), ids=["v2", "async", "batch", "v3"])
+def test_what_the_page_shows_runs_with_nothing_set(
+    start: Callable[..., str], tmp_path: Path, snippet: str, shown: list[str]
+) -> None:
+    (tmp_path / "inference.py").write_text(HANDLER)
+    (tmp_path / "rows.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "page.py").write_text(snippet)
+    subprocess.run([sys.executable, "-c", MODEL], cwd=tmp_path, check=True)
+    printed = start("v3" if "sagemaker.core" in snippet else "v2", "page.py", launcher=True)
+    assert re.findall(r"\b(?:6|15)\.0?", printed)[-len(shown) :] == shown
