@@ -27,7 +27,7 @@ from fourfold.api.fastlane import request_id
 from fourfold.api.native import Handler
 from fourfold.api.protocol import ApiCall, HttpRequest, operation
 from fourfold.control.envelopes import CERTIFICATE_PATH
-from fourfold.control.topics import InvalidParameter, Topics
+from fourfold.control.topics import EntryIdsNotDistinct, InvalidParameter, TooManyEntries, Topics
 from fourfold.errors import ValidationException
 from fourfold.records import Partition
 from fourfold.store.topics import DeadLetter, Subscription, Topic
@@ -39,6 +39,8 @@ PAGE = 100
 SECRET = "FourfoldSigningSecret"  # noqa: S105 - an attribute's name
 """The topic attribute with the key of the `x-fourfold-signature` header."""
 PENDING = "PendingConfirmation"
+MOST_ENTRIES = 10
+"""Messages of one PublishBatch, as in SNS."""
 MOST_LISTED = 1000
 """Topics that the native route lists."""
 
@@ -159,15 +161,34 @@ class Sns:
         topic = params.get("TopicArn") or params.get("TargetArn")
         if topic is None:
             raise InvalidParameter("Invalid parameter: TopicArn: this server publishes to topics only.")
-        text, by_protocol = params["Message"], {}
-        if params.get("MessageStructure") == "json":
+        return {"MessageId": await self._publish(topic, params)}
+
+    @operation("PublishBatch")
+    async def publish_batch(self, call: ApiCall) -> Document:
+        topic, entries = call.params["TopicArn"], call.params["PublishBatchRequestEntries"]
+        if len(entries) > MOST_ENTRIES:
+            raise TooManyEntries(f"The batch request contains {len(entries)} entries; {MOST_ENTRIES} is the most.")
+        if len({entry["Id"] for entry in entries}) < len(entries):
+            raise EntryIdsNotDistinct("Two or more batch entries in the request have the same Id.")
+        await self._topics.get(topic)
+        successful, failed = [], []
+        for entry in entries:
+            try:
+                successful.append({"Id": entry["Id"], "MessageId": await self._publish(topic, entry)})
+            except InvalidParameter as error:
+                refused = {"Id": entry["Id"], "Code": error.code, "Message": error.message, "SenderFault": True}
+                failed.append(refused)
+        return {"Successful": successful, "Failed": failed}
+
+    async def _publish(self, topic: str, message: Mapping[str, Any]) -> str:
+        text, by_protocol = message["Message"], {}
+        if message.get("MessageStructure") == "json":
             by_protocol = _by_protocol(text)
             text = by_protocol.pop("default")
-        attributes = {name: _attribute(name, value) for name, value in params.get("MessageAttributes", {}).items()}
-        message_id = await self._topics.publish(
-            topic, params.get("Subject", ""), text, attributes=attributes, by_protocol=by_protocol
+        attributes = {name: _attribute(name, value) for name, value in message.get("MessageAttributes", {}).items()}
+        return await self._topics.publish(
+            topic, message.get("Subject", ""), text, attributes=attributes, by_protocol=by_protocol
         )
-        return {"MessageId": message_id}
 
 
 def _by_protocol(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import re
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ import msgspec
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock, sleep_or_event
+from fourfold.control import filter_policies
 from fourfold.control.couriers import Courier, Refused, Undelivered
 from fourfold.control.envelopes import CONFIRMATION, NOTIFICATION, pack
 from fourfold.errors import ResourceNotFound, ValidationException
@@ -59,8 +60,8 @@ MOST_MESSAGE_BYTES = 256 * 1024
 TOPIC_ATTRIBUTES = frozenset(
     ("DisplayName", "Policy", "DeliveryPolicy", "SignatureVersion", "KmsMasterKeyId", "TracingConfig")
 )
-SUBSCRIPTION_ATTRIBUTES = frozenset(("RawMessageDelivery", "DeliveryPolicy"))
-"""Attributes that may be given. A filter would have to be obeyed, so one that is not known is refused."""
+SUBSCRIPTION_ATTRIBUTES = frozenset(("RawMessageDelivery", "DeliveryPolicy", "FilterPolicy", "FilterPolicyScope"))
+"""Attributes that may be given. They have to be obeyed, so one that is not known is refused."""
 
 _KEY_KIND = "signing-key"
 _KEY_NAME = "notifications"
@@ -75,6 +76,14 @@ class TopicNotFound(ResourceNotFound):
 
 class InvalidParameter(ValidationException):
     code = "InvalidParameter"
+
+
+class TooManyEntries(InvalidParameter):
+    code = "TooManyEntriesInBatchRequest"
+
+
+class EntryIdsNotDistinct(InvalidParameter):
+    code = "BatchEntryIdsNotDistinct"
 
 
 class Topics:
@@ -174,6 +183,7 @@ class Topics:
             InvalidParameter: a protocol that is not served, an endpoint that does not fit it, or a wrong attribute.
         """
         self._check_endpoint(protocol, endpoint)
+        _check_known(attributes, SUBSCRIPTION_ATTRIBUTES)
         _check_subscription_attributes(attributes)
         now = self._clock.now()
         made = Subscription(
@@ -228,10 +238,12 @@ class Topics:
 
     async def set_subscription_attribute(self, arn: str, name: str, value: str) -> None:
         """SetSubscriptionAttributes. Raises TopicNotFound, InvalidParameter."""
-        _check_subscription_attributes({name: value})
+        _check_known([name], SUBSCRIPTION_ATTRIBUTES)
 
         def write(db: Connection) -> None:
-            rows.set_subscription_attributes(db, arn, _subscription(db, arn).attributes | {name: value})
+            attributes = _subscription(db, arn).attributes | {name: value}
+            _check_subscription_attributes(attributes)
+            rows.set_subscription_attributes(db, arn, attributes)
 
         await self._store.run(write)
 
@@ -298,7 +310,12 @@ class Topics:
         content = Message(
             NOTIFICATION, str(uuid.uuid4()), message, now, subject, dict(attributes or {}), dict(by_protocol or {})
         )
-        rows.send(db, topic, content, now)
+        unwanted = [
+            subscription.arn
+            for subscription in rows.filtering(db, topic)
+            if not filter_policies.wants(subscription.attributes, message, content.attributes)
+        ]
+        rows.send(db, topic, content, now, without=unwanted)
         return content.id
 
     def wake(self) -> None:
@@ -497,14 +514,17 @@ def _check_topic_attributes(attributes: Mapping[str, str]) -> None:
 
 
 def _check_subscription_attributes(attributes: Mapping[str, str]) -> None:
-    _check_known(attributes, SUBSCRIPTION_ATTRIBUTES)
     if attributes.get("RawMessageDelivery", "false").lower() not in ("true", "false"):
         raise InvalidParameter("Invalid parameter: Attributes: RawMessageDelivery is true or false.")
     _retries(attributes)
+    try:
+        filter_policies.check(attributes)
+    except filter_policies.BadPolicy as error:
+        raise InvalidParameter(f"Invalid parameter: FilterPolicy: {error}") from None
 
 
-def _check_known(attributes: Mapping[str, str], known: frozenset[str]) -> None:
-    unknown = sorted(attributes.keys() - known)
+def _check_known(names: Iterable[str], known: frozenset[str]) -> None:
+    unknown = sorted(set(names) - known)
     if unknown:
         raise InvalidParameter(
             f"Invalid parameter: Attributes: {', '.join(unknown)} not supported here, but {', '.join(sorted(known))}."

@@ -186,6 +186,14 @@ def list_subscriptions(
     return [Subscription(**row._mapping) for row in db.execute(query.order_by(subscriptions.c.arn).limit(limit))]
 
 
+def filtering(db: Connection, topic: str) -> list[Subscription]:
+    """Confirmed subscriptions of a topic that do not want every message."""
+    c = subscriptions.c
+    filters = sa.cast(c.attributes, sa.String).like('%"FilterPolicy"%')
+    query = sa.select(subscriptions).where(c.topic == topic, c.confirmed, filters)
+    return [Subscription(**row._mapping) for row in db.execute(query)]
+
+
 def count_subscriptions(db: Connection, topic: str) -> dict[bool, int]:
     """How many subscriptions of a topic are confirmed, and how many are not."""
     query = (
@@ -223,10 +231,12 @@ def _subscription(db: Connection, *where: sa.ColumnElement[bool]) -> Subscriptio
 # Deliveries
 
 
-def send(db: Connection, topic: str, message: Message, now: float, *, only: str | None = None) -> None:
-    """Put a message on its way to a topic's confirmed subscribers, or to one alone."""
+def send(
+    db: Connection, topic: str, message: Message, now: float, *, only: str | None = None, without: Collection[str] = ()
+) -> None:
+    """Put a message on its way to a topic's confirmed subscribers but those in `without`, or to one alone."""
     c = subscriptions.c
-    to = c.arn == only if only is not None else sa.and_(c.topic == topic, c.confirmed)
+    to = c.arn == only if only is not None else sa.and_(c.topic == topic, c.confirmed, c.arn.not_in(list(without)))
     values = {
         "topic": sa.literal(topic), "subscription": c.arn, "message": sa.literal(vars(message), sa.JSON),
         "state": sa.literal("pending"), "attempt": sa.literal(0), "due_at": sa.literal(now), "reason": sa.literal(""),

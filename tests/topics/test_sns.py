@@ -218,6 +218,32 @@ def test_raw_delivery_is_the_message_alone(server, receiver):
     assert got.headers["x-amz-sns-rawdelivery"] == "true"
 
 
+def test_a_batch_of_messages(server, receiver):
+    sns = server.client("sns")
+    topic = sns.create_topic(Name="batches")["TopicArn"]
+    subscribe(server, topic, receiver, RawMessageDelivery="true", FilterPolicy='{"kind": [{"exists": false}]}')
+    kind = {"kind": {"DataType": "String", "StringValue": "other"}}
+    entries = [
+        {"Id": "a", "Message": "first"},
+        {"Id": "b", "Message": "x" * 262_145},
+        {"Id": "c", "Message": "filtered", "MessageAttributes": kind},
+        {"Id": "d", "Message": "last", "Subject": "s"},
+    ]
+    answer = sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=entries)
+    assert [entry["Id"] for entry in answer["Successful"]] == ["a", "c", "d"]
+    [failed] = answer["Failed"]
+    assert (failed["Id"], failed["Code"], failed["SenderFault"]) == ("b", "InvalidParameter", True)
+    eventually(lambda: len(receiver.notifications) == 2)
+    assert {got.body for got in receiver.notifications} == {b"first", b"last"}
+    for wrong, error in (
+        (entries[:1] * 2, "BatchEntryIdsNotDistinct"),
+        ([{"Id": str(number), "Message": "m"} for number in range(11)], "TooManyEntriesInBatchRequest"),
+    ):
+        with pytest.raises(ClientError) as refused:
+            sns.publish_batch(TopicArn=topic, PublishBatchRequestEntries=wrong)
+        assert refused.value.response["Error"]["Code"] == error
+
+
 def test_a_receiver_that_fails_is_tried_again_and_then_listed(server):
     flaky = Receiver(503, 200, 500, 429, 404)
     sns = server.client("sns")

@@ -319,7 +319,8 @@ async def test_a_topic_is_made_once_and_takes_everything_with_it(post):
         ("http", "http://x.example\r\nx: y", {}, "http://"),
         ("http", "http://x.example:99999", {}, "http://"),
         ("sqs", "http://x.example", {}, "ARN of a queue"),
-        ("sqs", QUEUE, {"FilterPolicy": "{}"}, "FilterPolicy not supported"),
+        ("sqs", QUEUE, {"FilterPolicy": '{"a": 1}'}, "FilterPolicy: a needs a list"),
+        ("sqs", QUEUE, {"RedrivePolicy": "{}"}, "RedrivePolicy not supported"),
         ("sqs", QUEUE, {"RawMessageDelivery": "yes"}, "true or false"),
         ("sqs", QUEUE, {"DeliveryPolicy": "{"}, "DeliveryPolicy"),
         ("sqs", QUEUE, {"DeliveryPolicy": '{"healthyRetryPolicy": {"numRetries": 101}}'}, "numRetries"),
@@ -359,3 +360,26 @@ async def test_a_subscription_whose_protocol_is_not_served_any_more_is_told_so(p
         await post.settle()
         [letter] = await topics.dead_letters(arn)
     assert "sqs" in letter.reason
+
+
+def attribute(value, kind="String"):
+    return {"DataType": kind, "Value": value}
+
+
+async def test_a_subscriber_hears_only_what_its_filter_policy_wants(post):
+    async with post.open() as topics:
+        arn = await topics.create("done", {}, {})
+        await topics.subscribe(arn, "sqs", QUEUE, {"FilterPolicy": '{"status": ["failed"]}'})
+        await topics.subscribe(arn, "sqs", OTHER, {})
+        await topics.publish(arn, "", "one", attributes={"status": attribute("failed")})
+        await topics.publish(arn, "", "two", attributes={"status": attribute("done")})
+        await post.settle()
+        assert sorted(post.carrier.texts(QUEUE)) == ["one"]
+        assert sorted(post.carrier.texts(OTHER)) == ["one", "two"]
+        [mine] = [found for found in await topics.subscriptions(arn) if found.endpoint == QUEUE]
+        await topics.set_subscription_attribute(mine.arn, "FilterPolicyScope", "MessageBody")
+        await topics.set_subscription_attribute(mine.arn, "FilterPolicy", '{"call": {"status": ["failed"]}}')
+        await topics.publish(arn, "", '{"call": {"status": "failed"}}')
+        await topics.publish(arn, "", "no JSON")
+        await post.settle()
+        assert len(post.carrier.texts(QUEUE)) == 2
