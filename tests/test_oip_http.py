@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,37 @@ def test_all_outputs_where_none_is_named(client: Any, trees: str, token: dict[st
     result = client.infer(trees, [rows(ROWS, binary=True)], model_version="1", headers=token)
     assert result.as_numpy("label").shape == (3,)
     assert result.as_numpy("probabilities").shape == (3, 2)
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request(
+    client: Any, trees: str, token: dict[str, str], expected: np.ndarray[Any, Any], algorithm: str
+) -> None:
+    result = client.infer(
+        trees,
+        [rows(ROWS, binary=True)],
+        headers=token,
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "message"),
+    [
+        ("br", b"{}", 400, "gzip or deflate, not 'br'"),
+        ("gzip", b"{}", 400, "not compressed with gzip"),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-4], 400, "cut off"),
+        ("deflate", zlib.compress(b" " * (6 * 1024 * 1024 + 1)), 413, "6,291,456 bytes"),
+    ],
+    ids=["unknown", "plain", "cut-off", "too-long"],
+)
+def test_what_is_wrong_with_a_compressed_request(
+    server: LiveServer, trees: str, encoding: str, body: bytes, status: int, message: str
+) -> None:
+    found, answer = ask(server, f"/v2/models/{trees}/infer", body, **{"Content-Encoding": encoding})
+    assert (found, message in answer["error"]) == (status, True), answer
 
 
 def test_what_is_wrong_with_an_inference_is_told(client: Any, trees: str, token: dict[str, str]) -> None:

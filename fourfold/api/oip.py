@@ -13,7 +13,9 @@ Protocol: github.com/kserve/open-inference-protocol, github.com/triton-inference
 
 from __future__ import annotations
 
+import asyncio
 import re
+import zlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -24,7 +26,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fourfold.api.fastlane import Lane
-from fourfold.errors import FourfoldError, ServiceUnavailable, ValidationError
+from fourfold.errors import FourfoldError, PayloadTooLarge, ServiceUnavailable, ValidationError
 from fourfold.modes.realtime import RequestHeaders, ask, find_route, request_headers
 from fourfold.pool.frames import Loaded
 from fourfold.pool.routes import Route, Variant
@@ -103,9 +105,15 @@ class OpenInference:
             None: lambda: _metadata(route),
             "ready": lambda: _is_ready(route),
             "config": lambda: _config(route),
-            "infer": lambda: _infer(route, scope, body),
+            "infer": lambda: self._infer(route, scope, body),
         }
         return await answers[match["what"]]()
+
+    async def _infer(self, route: Route, scope: Scope, body: bytes) -> Response:
+        encoding = dict(scope["headers"]).get(b"content-encoding", b"").decode("latin-1")
+        if encoding:
+            body = await asyncio.to_thread(_unpack, body, encoding, self._lane.limits.payload_bytes)
+        return await _infer(route, scope, body)
 
     def _find(self, name: str, version: str | None) -> Route:
         if name.encode() not in self._lane.routes:
@@ -155,8 +163,6 @@ async def _config(route: Route) -> Response:
 
 async def _infer(route: Route, scope: Scope, body: bytes) -> Response:
     headers = dict(scope["headers"])
-    if b"content-encoding" in headers:
-        raise ValidationError("A compressed body is not read: send it as it is.")
     request = request_headers(scope["headers"])
     variant = route.choose(request.target_variant)
     reply = await ask(variant, _call(route, variant, headers, request, body))
@@ -167,6 +173,22 @@ async def _infer(route: Route, scope: Scope, body: bytes) -> Response:
     if length is None:
         return Response(reply.body, 200, media_type="application/json")
     return Response(reply.body, 200, {HEADER_LENGTH: length}, "application/octet-stream")
+
+
+def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body without its compression. Raises ValidationError, or PayloadTooLarge where it grows past the limit."""
+    if encoding not in ("gzip", "deflate"):
+        raise ValidationError(f"A body may be compressed with gzip or deflate, not {encoding!r}.")
+    inflating = zlib.decompressobj(wbits=47)  # takes the headers of both
+    try:
+        unpacked = inflating.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise ValidationError(f"The body is not compressed with {encoding}: {error}.") from None
+    if len(unpacked) > limit:
+        raise PayloadTooLarge(f"The body has more than {limit:,} bytes when it is unpacked.")
+    if not inflating.eof:
+        raise ValidationError(f"The body, compressed with {encoding}, is cut off.")
+    return unpacked
 
 
 def _call(route: Route, variant: Variant, headers: dict[bytes, bytes], request: RequestHeaders, body: bytes) -> Call:
