@@ -27,7 +27,7 @@ from typing import BinaryIO
 import msgspec
 
 from fourfold.errors import S3Error
-from fourfold.storage.objects import HIDDEN, TEMPORARY, Location, NoSuchObject, Objects, sync_folder, walk
+from fourfold.storage.objects import HIDDEN, TEMPORARY, About, Location, NoSuchObject, Objects, sync_folder, walk
 
 CHUNK = 1024 * 1024
 """Bytes that are copied at a time."""
@@ -35,19 +35,6 @@ SMALLEST_PART = 5 * 1024 * 1024
 """Every part of an upload but the last has at least so many bytes, as in AWS."""
 
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9](?!.*\.\.)[a-z0-9.-]{1,61}[a-z0-9]")
-
-
-class About(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What was said of an object when it was put."""
-
-    etag: str = ""
-    content_type: str = "binary/octet-stream"
-    headers: dict[str, str] = {}
-    """Content-Encoding, Content-Disposition, Cache-Control and their like, by lower-case name."""
-    metadata: dict[str, str] = {}
-    """The client's own `x-amz-meta-…`, without that prefix."""
-    size: int = 0
-    modified_ns: int = 0
 
 
 class Entry(msgspec.Struct):
@@ -154,12 +141,15 @@ class Buckets:
 
     Args:
         folder: its folders are the buckets; made where it is missing.
+
+    Attributes:
+        objects: the same objects as the server itself reaches them.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._objects = Objects(folder)
+        self.objects = Objects(folder)
 
     # Buckets
 
@@ -199,10 +189,10 @@ class Buckets:
         self.check(bucket)
         path = self._path(bucket, key)
         try:
-            self._objects.head(Location(bucket, key))
+            self.objects.head(Location(bucket, key))
         except (NoSuchObject, OSError):
             raise S3Error("NoSuchKey", "The specified key does not exist.", 404, key) from None
-        return path, self._about(bucket, key, path.stat())
+        return path, self.objects.about(Location(bucket, key), path.stat())
 
     def incoming(self, bucket: str, key: str | None = None) -> Incoming:
         """Where the bytes of a new object, or of a part (no key), go. Raises S3Error: no such bucket, or a bad key."""
@@ -216,11 +206,7 @@ class Buckets:
         stat = incoming.move(self._path(bucket, key))
         about.etag = about.etag or incoming.md5
         about.size, about.modified_ns = stat.st_size, stat.st_mtime_ns
-        note = self._note(bucket, key)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_suffix(f".{secrets.token_hex(8)}")
-        temporary.write_bytes(msgspec.json.encode(about))
-        temporary.replace(note)
+        self.objects.describe(Location(bucket, key), about)
         return about
 
     def copy(self, source: Location, bucket: str, key: str, about: About | None) -> About:
@@ -237,7 +223,7 @@ class Buckets:
         path = self._path(bucket, key)
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
-        self._note(bucket, key).unlink(missing_ok=True)
+        self.objects.forget(Location(bucket, key))
         parent = path.parent
         with suppress(OSError):  # it holds something
             while parent != folder:
@@ -268,7 +254,7 @@ class Buckets:
             if at >= 0:
                 page.prefixes.append(shown)
             elif stat is not None:
-                etag = self._about(bucket, key, stat).etag
+                etag = self.objects.about(Location(bucket, key), stat).etag
                 page.entries.append(Entry(key, stat.st_size, stat.st_mtime, etag))
             last = shown
         return page
@@ -367,18 +353,6 @@ class Buckets:
                 f"part, and .fourfold is the server's own: {key}",
             )
         return self._folder / bucket / key
-
-    def _note(self, bucket: str, key: str) -> Path:
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        return self._folder / bucket / HIDDEN / "about" / digest[:2] / digest[2:]
-
-    def _about(self, bucket: str, key: str, stat: os.stat_result) -> About:
-        with suppress(OSError, msgspec.MsgspecError):
-            about = msgspec.json.decode(self._note(bucket, key).read_bytes(), type=About)
-            if (about.size, about.modified_ns) == (stat.st_size, stat.st_mtime_ns):
-                return about
-        etag = f"{stat.st_mtime_ns:032x}-0"  # not of the content, so it has the form of an upload's
-        return About(etag=etag, size=stat.st_size, modified_ns=stat.st_mtime_ns)
 
     def _upload(self, bucket: str, upload: str) -> Path:
         place = self.check(bucket) / HIDDEN / "uploads" / upload

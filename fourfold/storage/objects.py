@@ -7,6 +7,7 @@ appears whole, by rename, when it is committed, and not before.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -18,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from fourfold.errors import ValidationException
 
@@ -33,6 +36,19 @@ _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 
 
 Commit = Callable[[Callable[[], None]], object]
+
+
+class About(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was said of an object when it was put."""
+
+    etag: str = ""
+    content_type: str = "binary/octet-stream"
+    headers: dict[str, str] = {}
+    """Content-Encoding, Content-Disposition, Cache-Control and their like, by lower-case name."""
+    metadata: dict[str, str] = {}
+    """The client's own `x-amz-meta-…`, without that prefix."""
+    size: int = 0
+    modified_ns: int = 0
 
 
 class NoSuchObject(ValidationException):
@@ -78,6 +94,11 @@ def parse_location(url: str) -> Location:
     raise ValidationException(f"{url!r} is not the address of an object: write s3://bucket/key.")
 
 
+def unread_etag(stat: os.stat_result) -> str:
+    """The ETag of a file whose content was not read: it has the form of an upload's in parts."""
+    return f"{stat.st_mtime_ns:032x}-0"
+
+
 class Objects:
     """The buckets of one data folder.
 
@@ -108,6 +129,35 @@ class Objects:
             raise NoSuchObject(f"There is no object {location}.")
         stat = path.stat()
         return ObjectInfo(location, stat.st_size, stat.st_mtime)
+
+    def about(self, location: Location, stat: os.stat_result | None = None) -> About:
+        """What was said of an object, where it is still the one that it was said of.
+
+        Args:
+            location: of the object.
+            stat: of its file, where that is known.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        stat = stat or self.path(location).stat()
+        with suppress(OSError, msgspec.MsgspecError):
+            about = msgspec.json.decode(self._note(location).read_bytes(), type=About)
+            if (about.size, about.modified_ns) == (stat.st_size, stat.st_mtime_ns):
+                return about
+        return About(etag=unread_etag(stat), size=stat.st_size, modified_ns=stat.st_mtime_ns)
+
+    def describe(self, location: Location, about: About) -> None:
+        """Note what an object is. Not synced: after a crash it may be an object of which nothing is known."""
+        note = self._note(location)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_suffix(f".{secrets.token_hex(8)}")
+        temporary.write_bytes(msgspec.json.encode(about))
+        temporary.replace(note)
+
+    def forget(self, location: Location) -> None:
+        """Remove such a note."""
+        self._note(location).unlink(missing_ok=True)
 
     def open(self, location: Location) -> BinaryIO:
         """The object as a file to read and seek in. Raises NoSuchObject."""
@@ -166,6 +216,10 @@ class Objects:
     def _description(self, location: Location) -> Path:
         """What the S3 door knows of an object; without it, it looks at the file."""
         return self._buckets / location.bucket / DESCRIPTIONS / f"{location.key}.json"
+
+    def _note(self, location: Location) -> Path:
+        digest = hashlib.sha256(location.key.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._buckets / location.bucket / HIDDEN / "about" / digest[:2] / digest[2:]
 
     def sweep(self) -> None:
         """At start: remove what writers left that never committed."""

@@ -42,10 +42,23 @@ def test_an_object_is_answered_too_and_names_may_be_given(server, echo):
     assert object_at(server, answer["OutputLocation"]) == b"FROM S3 who=me mine"
 
 
+def test_an_object_says_what_it_is_where_the_call_does_not(server, echo):
+    """As the SDK's AsyncPredictor has it: only the object that it uploads has a type. JSON would arrive as str."""
+    client(server, "s3").put_object(Bucket="answers", Key="in/typed", Body=b"typed", ContentType="text/plain")
+    runtime = client(server, "sagemaker-runtime")
+    answer = runtime.invoke_endpoint_async(EndpointName="echo", InputLocation="s3://answers/in/typed")
+    wait_for(server, "echo", answer)
+    assert object_at(server, answer["OutputLocation"]) == b"TYPED"
+    key = answer["OutputLocation"].removeprefix("s3://answers/")
+    assert client(server, "s3").head_object(Bucket="answers", Key=key)["ContentType"] == "text/plain"
+
+
 def test_a_large_output_does_not_go_through_the_queue(server, echo):
     answer = submit(server, "echo", b"repeat 300000")
     wait_for(server, "echo", answer)
     assert object_at(server, answer["OutputLocation"]) == b"x" * 300_000
+    key = answer["OutputLocation"].removeprefix("s3://answers/")
+    assert client(server, "s3").head_object(Bucket="answers", Key=key)["ContentType"] == "text/plain"
     assert list((server.folder / "buckets" / "answers" / ".nanio-async").iterdir()) == []
 
 

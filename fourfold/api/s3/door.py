@@ -29,8 +29,8 @@ from fourfold.api.s3 import xml
 from fourfold.api.s3.bodies import receive_into, receive_whole
 from fourfold.api.signatures import ObjectClaim
 from fourfold.errors import AuthenticationError, FourfoldError, S3Error
-from fourfold.storage.buckets import CHUNK, About, Buckets, Keys
-from fourfold.storage.objects import Location
+from fourfold.storage.buckets import CHUNK, Buckets, Keys
+from fourfold.storage.objects import About, Location
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from fourfold.clock import Clock
 from fourfold.errors import FourfoldError, ValidationError
 from fourfold.modes.asynchronous.dispatch import Dispatcher
 from fourfold.modes.asynchronous.ledger import Ledger
-from fourfold.modes.asynchronous.orders import Request, Topics, to_json
+from fourfold.modes.asynchronous.orders import JSON, Request, Topics, to_json
 from fourfold.pool.routes import Routes
 from fourfold.records import Partition
 from fourfold.storage.objects import Location, Objects, parse_location
@@ -152,7 +152,7 @@ class Acceptance:
             ttl=ttl,
             timeout=_whole(asked.timeout, TIMEOUT, "InvocationTimeoutSeconds"),
             input=asked.input_location,
-            content_type=asked.content_type or "application/json",
+            content_type=asked.content_type or ("" if asked.input_location else JSON),
             accept=asked.accept,
             custom_attributes=asked.custom_attributes,
             topics=_topics(config.get("OutputConfig", {}).get("NotificationConfig")),

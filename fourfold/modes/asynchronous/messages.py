@@ -40,7 +40,7 @@ def result(
         response: the output, where the endpoint's config wants it in the message and it is small enough.
     """
     completed = verdict.outcome == "completed"
-    asked = {"contentType": request.content_type, "endpointName": call.token.endpoint}
+    asked = {"contentType": request.content_type or "application/octet-stream", "endpointName": call.token.endpoint}
     if request.input:
         asked["inputLocation"] = request.input
     message: dict[str, Any] = {

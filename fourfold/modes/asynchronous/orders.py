@@ -30,6 +30,10 @@ class Topics(msgspec.Struct, frozen=True, omit_defaults=True):
     error_with_response: bool = False
 
 
+JSON = "application/json"
+"""What inputs and outputs are where nobody says anything else."""
+
+
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked of the model."""
 
@@ -39,7 +43,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds that the model may take."""
     input: str = ""
     """InputLocation; empty: the body came with the call."""
-    content_type: str = "application/json"
+    content_type: str = JSON
+    """Empty: what the input's object says."""
     accept: str = ""
     custom_attributes: str = ""
     topics: Topics = Topics()

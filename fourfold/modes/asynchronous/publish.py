@@ -20,9 +20,9 @@ from fourfold.modes.asynchronous import messages
 from fourfold.modes.asynchronous.figures import Figures
 from fourfold.modes.asynchronous.ledger import Ledger
 from fourfold.modes.asynchronous.messages import Notifier
-from fourfold.modes.asynchronous.orders import KEPT, Request, Verdict, request_of, to_json, verdict_of
+from fourfold.modes.asynchronous.orders import JSON, KEPT, Request, Verdict, request_of, to_json, verdict_of
 from fourfold.records import Outcome
-from fourfold.storage.objects import Objects, parse_location, sync_folder
+from fourfold.storage.objects import About, Location, Objects, parse_location, sync_folder, unread_etag
 from fourfold.store.queue import Publication, Token
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,10 @@ def _place(objects: Objects, item: _Item) -> _Placed:
     location = parse_location(call.output if completed else call.failure)
     path = objects.path(location)
     kept = objects.folder(location.bucket) / KEPT
+    content_type = verdict.content_type if completed else JSON
     if completed and verdict.kept:
+        with contextlib.suppress(FileNotFoundError):  # renamed before a crash
+            _describe(objects, location, (kept / verdict.kept).stat(), content_type)
         _rename(kept / verdict.kept, path)
         return _Placed(None, path.parent)
     body = (call.body or b"") if completed else failure_object(call, verdict)
@@ -250,11 +253,21 @@ def _place(objects: Objects, item: _Item) -> _Placed:
         view = memoryview(body)
         while view:
             view = view[os.write(file, view) :]
+        _describe(objects, location, os.fstat(file), content_type)
         _rename(temporary, path)
     except BaseException:
         os.close(file)
         raise
     return _Placed(file, path.parent)
+
+
+def _describe(objects: Objects, location: Location, file: os.stat_result, content_type: str) -> None:
+    """Note an output's type, before the output can be seen. JSON is what is assumed, as of inputs."""
+    if content_type not in ("", JSON):
+        about = About(
+            etag=unread_etag(file), content_type=content_type, size=file.st_size, modified_ns=file.st_mtime_ns
+        )
+        objects.describe(location, about)
 
 
 def _create(path: Path) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from fourfold.errors import ValidationException
 from fourfold.formats.base import AsyncModel, Model
 from fourfold.modes.asynchronous.orders import (
+    JSON,
     MOST_INPUT,
     SMALL_OUTPUT,
     Done,
@@ -26,7 +27,7 @@ from fourfold.modes.asynchronous.orders import (
     encode,
 )
 from fourfold.records import Call, Reply
-from fourfold.storage.objects import NoSuchObject, Objects, parse_location
+from fourfold.storage.objects import About, NoSuchObject, Objects, parse_location
 
 PULSE = 0.25
 """Seconds after which what is done so far is reported, while more is to do."""
@@ -76,10 +77,12 @@ class _Read:
         began = time.monotonic()
         self.order = order
         self.body = b""
+        self.content_type = order.content_type
         self.problem: Done | None = None
         try:
             self.body = order.body if order.body is not None else _input(objects, order.input)
-        except NoSuchObject:
+            self.content_type = self.content_type or _content_type(objects, order.input)
+        except (NoSuchObject, FileNotFoundError):
             self.problem = Done("InputNotFound", f"There is no object at InputLocation {order.input}.")
         except ValidationException as error:
             self.problem = Done("InvalidInput", error.message)
@@ -91,7 +94,7 @@ class _Read:
 
     def call(self, id: int) -> Call:
         order = self.order
-        return Call(id, self.body, order.content_type, order.accept, order.headers or None)
+        return Call(id, self.body, self.content_type, order.accept, order.headers or None)
 
 
 def _input(objects: Objects, url: str) -> bytes:
@@ -102,6 +105,12 @@ def _input(objects: Objects, url: str) -> bytes:
             f"The input {url} has {size:,} bytes; an asynchronous call takes {MOST_INPUT:,} at most."
         )
     return objects.get(location)
+
+
+def _content_type(objects: Objects, url: str) -> str:
+    """What the input's writer said that it is; JSON where nobody said anything."""
+    kind = objects.about(parse_location(url)).content_type
+    return JSON if kind == About().content_type else kind
 
 
 def _groups(objects: Objects, errand: Errand) -> Iterator[list[_Read]]:
