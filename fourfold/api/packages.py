@@ -119,8 +119,9 @@ class ModelRegistry:
         if token in made:
             return str(made[token])  # the same request once more
         version = group.document["versions"] + 1  # a version that was deleted does not come again
-        document |= {"ModelPackageGroupName": name, "ModelPackageName": name, "ModelPackageVersion": version}
-        arn = self._insert(db, f"{name}/{version}", document, approval)
+        own = f"{name}/{version}"  # what DescribeModelPackage takes, as SDKs give it back
+        document |= {"ModelPackageGroupName": name, "ModelPackageName": own, "ModelPackageVersion": version}
+        arn = self._insert(db, own, document, approval)
         group.document |= {"versions": version, "tokens": made | ({token: arn} if token else {})}
         resources.save(db, group)
         return arn

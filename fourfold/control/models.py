@@ -95,8 +95,8 @@ async def prepare(
         )
     if resolved.name == "process" and not registry.is_known(image):
         environment.setdefault("FOURFOLD_IMAGE", image)
-    if resolved.name == "handler":
-        environment.setdefault("FOURFOLD_TOOLKIT", registry.toolkit(image))
+    if resolved.name == "handler" and (toolkit := registry.toolkit(image)):
+        environment.setdefault("FOURFOLD_TOOLKIT", toolkit)
     spec = WorkerSpec(
         model=name,
         path=str(folder),

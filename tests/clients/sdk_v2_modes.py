@@ -161,8 +161,8 @@ def transformer_of_files(session: sagemaker.Session) -> object:
     return {"outputs": outputs, "failure": failure}
 
 
-def transformer_of_an_endpoint(session: sagemaker.Session) -> object:
-    """The object form: Transformer of a model that is there, with a default bucket's output path."""
+def transformer_of_a_model(session: sagemaker.Session) -> object:
+    """Transformer of a model that is there, with an output path of the default bucket."""
     model(session, fit_sklearn()).create(instance_type="ml.m5.large")
     session.upload_string_as_file_body("1,2,3\n", BUCKET, "in/rows.csv")
     job = sagemaker.transformer.Transformer(NAME, 1, "ml.m5.large", sagemaker_session=session)
@@ -171,4 +171,4 @@ def transformer_of_an_endpoint(session: sagemaker.Session) -> object:
 
 
 if __name__ == "__main__":
-    run(sagemaker.Session, serverless, asynchronous, transformer, transformer_of_files, transformer_of_an_endpoint)
+    run(sagemaker.Session, serverless, asynchronous, transformer, transformer_of_files, transformer_of_a_model)

@@ -36,12 +36,9 @@ def artifact() -> str:
 
 
 def build(session: Session, image: str = SKLEARN, **options: object) -> ModelBuilder:
-    built = ModelBuilder(
-        image_uri=image,
-        role_arn=ROLE,
-        sagemaker_session=session,
-        **({"s3_model_data_url": artifact()} | options),
-    )
+    if "s3_model_data_url" not in options:
+        options["s3_model_data_url"] = artifact()
+    built = ModelBuilder(image_uri=image, role_arn=ROLE, sagemaker_session=session, **options)
     built.build(model_name=NAME)
     return built
 
@@ -127,7 +124,8 @@ def lifetime(session: Session, image: str, code: str, body: object) -> object:
                 endpoint_config_name=f"{NAME}-{number}", production_variants=[variant], data_capture_config=capture
             )
         )
-        endpoint.update(endpoint_config_name=f"{NAME}-{number}")
+        endpoint.endpoint_config_name = f"{NAME}-{number}"
+        endpoint.update()
         endpoint.wait_for_status("InService")
         seen.append(captures(NAME))
     answers.append(ask(endpoint, json.dumps(body)))

@@ -196,7 +196,7 @@ ROWS = ["a,6.0", "b,15.0"]
                 "left": [],
             },
         ),
-        ("transformer_of_an_endpoint", {"path": True, "rows": ["6.0"]}),
+        ("transformer_of_a_model", {"path": True, "rows": ["6.0"]}),
     ],
 )
 def test_version_2_in_other_modes(run: Any, case: str, expected: Any) -> None:
@@ -281,7 +281,9 @@ with tarfile.open("model.tar.gz", "w:gz") as archive:
 SHOWN = (["6."], ["15.", "6."], ["6.0", "15.0"], ["6.0", "6.0", "15.0"])
 
 
-@pytest.mark.parametrize(("snippet", "shown"), zip(SNIPPETS, SHOWN, strict=True), ids=["v2", "async", "batch", "v3"])
+@pytest.mark.parametrize(
+    ("snippet", "shown"), list(zip(SNIPPETS, SHOWN, strict=True)), ids=["v2", "async", "batch", "v3"]
+)
 def test_what_the_page_shows_runs_with_nothing_set(
     start: Callable[..., str], tmp_path: Path, snippet: str, shown: list[str]
 ) -> None:
