@@ -254,7 +254,7 @@ def _region(value: Any) -> str:
 
     known = AWS_REGIONS | set(shipped().regions)
     if value not in known:
-        near = difflib.get_close_matches(str(value), sorted(known), 3)
+        near = difflib.get_close_matches(str(value).strip().lower(), sorted(known), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
         raise ValidationException(f"region: {value!r} is no region; {hint}")
     return str(value)
@@ -320,6 +320,8 @@ def _lines(text: str) -> Iterator[Entry]:
             yield Entry(where, id, from_members(members, where))
         except json.JSONDecodeError as error:
             yield Entry(where, None, None, f"{where}: is not JSON ({error.msg} at character {error.pos + 1})")
+        except RecursionError:
+            yield Entry(where, None, None, f"{where}: is nested too deeply for a scenario; write members such as rows")
         except FourfoldError as error:
             yield Entry(where, id, None, f"{where}: {error.message}")
 
@@ -331,6 +333,10 @@ def _documents(text: str, path: Path) -> Iterator[Entry]:
         found = yaml.safe_load(text)  # JSON is YAML
     except yaml.YAMLError as error:
         raise ValidationException(f"file: {path.name} cannot be parsed: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValidationException(
+            f"file: {path.name} is nested too deeply for a scenario; write members such as payload_mb: 2"
+        ) from None
     for number, members in enumerate(found if isinstance(found, list) else [found], 1):
         if not isinstance(members, dict):
             raise ValidationException(f"file: {path.name} holds no mapping; write members such as payload_mb: 2")

@@ -179,7 +179,8 @@ def mixed(scenario: Scenario, prices: Prices) -> Mixed | None:
             members = {
                 "base": requests.configuration(part, replace(scenario, id=f"{requests.name_of(scenario)}-base")),
                 "overflow": requests.configuration(
-                    above.sizing, replace(scenario, id=f"{requests.name_of(scenario)}-overflow")
+                    replace(above.sizing, provisioned=0),  # the base is what is kept warm
+                    replace(scenario, id=f"{requests.name_of(scenario)}-overflow"),
                 ),
             }
             best = Mixed(instance.name, count, overflow, bill, members, saves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from fourfold.advisor.prices import Prices
@@ -15,6 +16,11 @@ Document = dict[str, Any]
 
 TARGET_PERCENT = 50
 """AWS's default of TargetCpuUtilizationPerCore."""
+MODEL_FILTERS: dict[str, tuple[str, ...]] = {
+    "ModelNameEquals": ("InputConfig", "ModelName"),
+    "ModelPackageVersionArnEquals": ("InputConfig", "ModelPackageVersionArn"),
+}
+"""Filters of a list, and where in a job's request they look."""
 
 
 class InferenceRecommender:
@@ -49,12 +55,11 @@ class InferenceRecommender:
 
     @operation("ListInferenceRecommendationsJobs")
     async def list(self, call: ApiCall) -> Document:
-        wanted = listing.from_request(KIND, call.params)
+        members = {path: call.params[name] for name, path in MODEL_FILTERS.items() if name in call.params}
+        wanted = replace(listing.from_request(KIND, call.params), members=members)
         page = await self._store.run(lambda db: listing.page(db, wanted))
-        model = call.params.get("ModelNameEquals")
-        jobs = [_summary(job) for job in page.entries]
         return {
-            "InferenceRecommendationsJobs": [job for job in jobs if model in (None, job["ModelName"])],
+            "InferenceRecommendationsJobs": [_summary(job) for job in page.entries],
             "NextToken": page.next_token,
         }
 

@@ -156,6 +156,8 @@ def _run(
     table = shipped().over(prices) if prices else shipped()
     if outputs.export and not outputs.out:
         raise ValidationException("out: --export needs a folder to write to; add --out DIR")
+    if outputs.out and not outputs.export:
+        raise ValidationException("out: is the folder of an export; say of which kind, with --export cloudformation")
     if file is None:
         advice = _advise(_scenario(members, text, interactive), table)
         _write(advice, outputs, table)

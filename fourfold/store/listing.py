@@ -34,7 +34,7 @@ class Listing:
         nested: only names with a slash, or only names without one.
         created_after, created_before, modified_after, modified_before: bounds, seconds since the epoch, exclusive.
         status: only this status.
-        members: members of the document that must have these texts.
+        members: members of the document that must have these texts, each by name or by its path of names.
         sort_by: column to sort by; the name breaks ties.
         descending: largest first.
         limit: entries a page.
@@ -50,7 +50,7 @@ class Listing:
     modified_after: float | None = None
     modified_before: float | None = None
     status: str | None = None
-    members: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, str] | Mapping[tuple[str, ...], str] = field(default_factory=dict)
     sort_by: SortBy = "created_at"
     descending: bool = True
     limit: int = 10

@@ -238,7 +238,9 @@ def test_a_file_of_one_scenario_is_exported_and_one_of_several_is_not(tmp_path: 
         (("--file", "missing.yaml"), "file: missing.yaml cannot be read"),
         (("--file", "notes.txt"), "file: notes.txt is not .yaml"),
         (("--trace", "missing.csv"), "trace: missing.csv cannot be read"),
+        (("--region", "US-EAST-1", "--rows", "5"), "did you mean us-east-1"),
         (("--rows", "5", "--export", "boto3"), "out: --export needs a folder"),
+        (("--rows", "5", "--out", "x"), "out: is the folder of an export"),
         (("--rows", "5", "--export", "cobol", "--out", "x"), "export: 'cobol' is unknown"),
         (("--text", "Rows are scored.", "--file", "x.yaml"), "text: give either --text or --file"),
     ],
@@ -267,6 +269,17 @@ def test_bad_input_is_refused_with_the_name_of_the_member(args: tuple[str, ...],
 def test_a_file_with_wrong_members_is_refused(members: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationException, match=words.replace("(", r"\(")):
         from_members(members)
+
+
+def test_a_file_that_is_nested_without_end_is_refused_and_such_a_line_does_not_stop_the_others(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.yaml"
+    deep.write_text("[" * 3000)
+    assert "nested too deeply" in run("--file", str(deep)).stderr
+    lines = tmp_path / "deep.jsonl"
+    lines.write_text("[" * 100_000 + '\n{"id": 2, "rows": 5}\n')
+    answers = [json.loads(line) for line in run("--file", str(lines), "--json").stdout.splitlines()]
+    assert "nested too deeply" in answers[0]["error"]
+    assert answers[1]["id"] == 2
 
 
 def test_arrival_times_are_read_from_a_csv_file(tmp_path: Path) -> None:

@@ -117,6 +117,29 @@ def test_steps_and_lists_are_paged(sagemaker: Any) -> None:
     assert [job["JobName"] for job in named["InferenceRecommendationsJobs"]] == ["ranges"]
 
 
+def test_a_list_is_filtered_before_it_is_paged(server: LiveServer, sagemaker: Any, onnx_model: Path) -> None:
+    server.deploy("others", onnx_model, endpoint=False)
+    for number in range(3):
+        for model in ("sums", "others"):
+            name = f"listed-{model}-{number}"
+            sagemaker.create_inference_recommendations_job(**request(name, InputConfig={"ModelName": model}))
+            sagemaker.stop_inference_recommendations_job(JobName=name)
+            assert ended(sagemaker, name)["Status"] == "STOPPED"
+
+    def pages(**wanted: Any) -> list[list[str]]:
+        paginator = sagemaker.get_paginator("list_inference_recommendations_jobs")
+        found = paginator.paginate(NameContains="listed", PaginationConfig={"PageSize": 2}, **wanted)
+        return [[job["JobName"] for job in page["InferenceRecommendationsJobs"]] for page in found]
+
+    order = {"SortBy": "Name", "SortOrder": "Ascending"}
+    assert pages(ModelNameEquals="others", **order) == [["listed-others-0", "listed-others-1"], ["listed-others-2"]]
+    assert pages(ModelNameEquals="nobody") == [[]]
+    assert pages(StatusEquals="COMPLETED") == [[]]
+    stopped = [name for page in pages(StatusEquals="STOPPED", SortBy="CreationTime") for name in page]
+    assert stopped == [f"listed-{model}-{number}" for number in (2, 1, 0) for model in ("others", "sums")]
+    assert [len(page) for page in pages(SortBy="Status")] == [2, 2, 2]
+
+
 def test_a_default_job_takes_a_sample_payload(server: LiveServer, sagemaker: Any) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:

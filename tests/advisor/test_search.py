@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 from typing import Any
 
@@ -207,3 +208,47 @@ def test_a_mixed_plan_beats_both_of_its_parts() -> None:
         assert mix.cost.total < search.plan(scenario, mode, PRICES).cost.total  # type: ignore[arg-type]
     assert set(mix.configuration) == {"base", "overflow"}
     assert tradeoffs.mixed(CHATBOT, PRICES) is None
+
+
+def test_the_base_of_a_mixed_plan_is_what_is_kept_warm_and_its_lines_add_up() -> None:
+    """Where cold starts are not tolerated, serverless alone pays for warm capacity; above a base it need not."""
+    scenario = Scenario(
+        processing_s=0.1, payload_mb=0.05, pattern="spiky", requests_per_day=5e6, memory_gb=2, latency_p99_ms=500,
+        tolerates_cold_start=False,
+    )  # fmt: skip
+    mix = tradeoffs.mixed(scenario, PRICES)
+    assert mix is not None
+    (variant,) = mix.configuration["overflow"]["CreateEndpointConfig"]["ProductionVariants"]
+    assert "ProvisionedConcurrency" not in variant["ServerlessConfig"]
+    (base,) = mix.configuration["base"]["CreateEndpointConfig"]["ProductionVariants"]
+    assert (base["InstanceType"], base["InitialInstanceCount"]) == (mix.instance, mix.count)
+    alone = search.plan(scenario, "real-time", PRICES)
+    hourly = alone.sizing.instance.usd_per_hour  # type: ignore[union-attr]
+    seconds = Decimal(str(mix.overflow * 5e6 * 730 / 24 * 0.1))
+    data = Decimal(str(5e6 * 730 / 24 * 0.06 * 1e6 / 2**30 * 0.016))
+    by_hand = mix.count * 730 * hourly + seconds * 2 * Decimal("0.00002") + data
+    assert float(mix.cost.total) == pytest.approx(float(by_hand), rel=1e-6)
+    assert mix.saves_usd > 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(seconds=st.floats(0.02, 2), memory=st.floats(0.5, 5), pattern=st.sampled_from(["steady", "intermittent"]))
+def test_a_break_even_point_is_where_the_other_mode_becomes_the_cheaper(
+    seconds: float, memory: float, pattern: Any
+) -> None:
+    scenario = Scenario(processing_s=seconds, payload_mb=0.01, memory_gb=memory, pattern=pattern)
+    modes: tuple[Mode, ...] = ("real-time", "serverless")
+    for crossing in tradeoffs.crossings(scenario, PRICES, modes):
+        for factor, mode in ((0.98, crossing.below), (1.02, crossing.above)):
+            at = tradeoffs.at_rate(scenario, crossing.requests_per_day * factor)
+            plans = [search.plan(at, one, PRICES) for one in modes]
+            assert min((p for p in plans if p.feasible), key=lambda p: p.cost.total).mode == mode
+
+
+@settings(max_examples=25, deadline=None)
+@given(scenario=scenarios)
+def test_a_frontier_falls_in_latency_as_it_rises_in_cost(scenario: Scenario) -> None:
+    best = tradeoffs.frontier(scenario, PRICES)
+    for cheaper, dearer in itertools.pairwise(best):
+        assert cheaper.usd < dearer.usd
+        assert cheaper.p99_ms > dearer.p99_ms
