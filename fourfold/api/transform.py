@@ -115,6 +115,7 @@ def _progress(job: Resource, progress: Progress, now: float) -> Document:
         "BadRecords": progress.errors,
         "Seconds": round(seconds, 3),
         "RecordsPerSecond": round(progress.records / seconds, 1) if seconds else 0.0,
+        "StandsStill": progress.waits,
     }
 
 

@@ -416,9 +416,15 @@ def _shown(progress: Document) -> Document:
         "total": progress["Shards"] or None,
         "completed": progress["ShardsDone"],
         "rows": f"{progress['Records']:,} rows",
-        "rate": f", {progress['RecordsPerSecond']:,.0f} rows/s" if progress["Records"] else "",
+        "rate": _rate(progress),
         "failed": f", {failed[0]:,} objects and {failed[1]:,} records failed" if any(failed) else "",
     }
+
+
+def _rate(progress: Document) -> str:
+    if progress["StandsStill"]:
+        return ", stands still while calls need the cores"
+    return f", {progress['RecordsPerSecond']:,.0f} rows/s" if progress["Records"] else ""
 
 
 def _tell(server: Server, job: str, output: str, wait: bool, json: bool) -> None:
@@ -450,7 +456,7 @@ def _rows(job: Document, progress: Document) -> list[tuple[str, str]]:
     given, source = job["TransformInput"], job["TransformInput"]["DataSource"]["S3DataSource"]
     done = f"{progress['ObjectsDone']:,} of {progress['Objects']:,} objects, {progress['ObjectsFailed']:,} failed"
     rows = [
-        ("status", job["TransformJobStatus"]),
+        ("status", job["TransformJobStatus"] + ", stands still" * progress["StandsStill"]),
         ("reason", job.get("FailureReason")),
         ("done", f"{done}; {progress['ShardsDone']:,} of {progress['Shards']:,} shards"),
         ("rows", f"{progress['Records']:,}, {progress['RecordsPerSecond']:,.0f} a second"),

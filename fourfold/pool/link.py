@@ -101,6 +101,7 @@ class WorkerLink(asyncio.Protocol):
         reply_limit: largest body of a reply in bytes; a larger one becomes an error.
         cut_short: when it is gone, how long each Invoke and Stream took that it will not answer.
         outstanding: Invokes, Streams and Tasks it has not finished.
+        held: it stands still (`hold`).
         capacity: how many of these it takes at once.
         max_batch: most calls per Invoke.
     """
@@ -129,7 +130,7 @@ class WorkerLink(asyncio.Protocol):
         self._streams: dict[int, tuple[StreamWaiter, Callable[[WorkerLink], None], float]] = {}
         self._tasks: dict[int, tuple[asyncio.Future[bytes], Callable[[bytes], None] | None]] = {}
         self._doom: FourfoldError | None = None
-        self._held = False
+        self.held = False
         self._went_on = 0.0
 
     # What the pool asks of it
@@ -187,15 +188,15 @@ class WorkerLink(asyncio.Protocol):
 
     def hold(self, still: bool) -> None:
         """Make the process stand still, or go on. What it has in flight waits."""
-        if still == self._held:
+        if still == self.held:
             return
-        self._held = still
+        self.held = still
         self._went_on = self._loop.time()
         self.signal(signal.SIGSTOP if still else signal.SIGCONT)
 
     def held_since(self, moment: float) -> bool:
         """Has it stood still at any time since then (`loop.time()`)?"""
-        return self._held or self._went_on > moment
+        return self.held or self._went_on > moment
 
     def calls(self) -> int:
         """Calls that it works on."""

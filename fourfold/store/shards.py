@@ -83,6 +83,8 @@ class Progress:
     shards_done: int = 0
     records: int = 0
     errors: int = 0
+    waits: bool = False
+    """Do all of its workers stand still because calls need the cores? Known to who runs them only."""
 
 
 def add(db: Connection, new_objects: Sequence[Mapping[str, Any]], new_shards: Sequence[Mapping[str, Any]]) -> None:

@@ -105,9 +105,11 @@ async def test_standing_still_for_calls_is_no_silence_of_the_model(site):
         before = await site.jobs.progress("job")
         assert (await site.jobs.describe("job")).status == "InProgress"
         assert before.shards_done < before.shards
+        assert before.waits
         site.placer.background.cores = 2
         job = await site.until("Completed", "Failed")
         assert job.status == "Completed", job.document
+        assert not (await site.jobs.progress("job")).waits
     assert site.get("out/big.csv.out") == sums(count)
 
 

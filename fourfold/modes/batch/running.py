@@ -145,6 +145,7 @@ class Running:
         self._root = str(tools.settings.buckets.resolve())
         self._workers = 0
         self._ready: Ready
+        self._lanes: list[_Worker] = []
         self._beats: dict[Claim, Beat] = {}
         self._whole: deque[int] = deque()
 
@@ -158,6 +159,7 @@ class Running:
             done,
             records=done.records + sum(beat.records for beat in self._beats.values()),
             errors=done.errors + sum(beat.errors for beat in self._beats.values()),
+            waits=bool(self._lanes) and all(worker.held for worker in self._lanes),
         )
 
     async def run(self) -> None:
@@ -265,9 +267,11 @@ class Running:
     async def _worker(self) -> AsyncIterator[_Worker]:
         async with self._tools.slots.one():
             worker = _Worker(self._start_worker)
+            self._lanes.append(worker)
             try:
                 yield worker
             finally:
+                self._lanes.remove(worker)
                 await worker.end()
 
     async def _start_worker(self) -> WorkerLink:
@@ -561,6 +565,11 @@ class _Worker:
     def __init__(self, start: Callable[[], Awaitable[WorkerLink]]) -> None:
         self._start = start
         self._link: WorkerLink | None = None
+
+    @property
+    def held(self) -> bool:
+        """Does it stand still because calls need its core?"""
+        return self._link is not None and self._link.held
 
     async def link(self) -> WorkerLink:
         """A worker that lives. Raises JobFailed where none can be started."""
