@@ -62,7 +62,7 @@ _PLAYED_DOWN = re.compile(
 _COMPLAINT = re.compile(r"(?<!\w)(?:complain\w*|criticis\w+|dissatisf\w+|unhappy|annoyed)(?!\w)")
 """After these words what is missing is what is wanted: "users complain that answers do not come at once"."""
 _CLAUSE_END = re.compile(
-    r"[,;:()]|(?<!\w)(?:but|and|although|though|because|so|while|which|that|yet|however|if|when|as)(?!\w)"
+    r"[,;:()]|(?<!\w)(?:but|and|although|though|because|so|while|which|that|yet|however|if|when|as|how|whether|where|what|why|unless)(?!\w)"
 )
 
 _PAIR = re.compile(r"(?<!\w)(?:both|either|neither) [\w-]+ (?:and|or|nor)$")

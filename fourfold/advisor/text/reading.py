@@ -88,7 +88,7 @@ def _decide_shape(facts: Facts, weights: Weights) -> None:
     w = weights
     waits = w.sum("waits", "strict") - w["nobody_waits"] - 0.5 * w["later"]
     # A timetable alone may also be that of the people who ask: "on Thursdays students call a model".
-    whole = w["data_set"] + (1 if w["data_set"] else 0.5) * w["scheduled"] + min(w["nobody_waits"], 3)
+    whole = w["data_set"] + (1 if w["data_set"] >= 2 else 0.5) * w["scheduled"] + min(w["nobody_waits"], 3)
     single = w.sum("one_by_one", "later", "cold_ok") + max(waits, 0) + 0.5 * w["sparse"]
     # Nobody waits, nothing arrives by itself, nothing is fetched later: what is left is a job.
     silent = not w.sum("later", "sparse", "cold_ok", "waits", "strict") and w["one_by_one"] < 3
