@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import io
 import itertools
-import os
 import statistics
 import sys
 import tarfile
@@ -124,10 +123,6 @@ class Asynchronous:
     def request(self) -> bytes:
         return request_bytes(self.url, self.headers, BODY)
 
-    @property
-    def outputs(self) -> Path:
-        return self.folder / "buckets" / "answers" / "out"
-
     def submit(self, body: bytes) -> str:
         """Accept one call; the path of its output below the buckets."""
         answer = self.runtime.invoke_endpoint_async(EndpointName="noop", Body=body, ContentType="text/plain")
@@ -154,11 +149,12 @@ class Asynchronous:
         return times
 
     def jobs_per_second(self, jobs: int) -> float:
-        before = _count(self.outputs)
+        """From the first request until the last output object is there."""
         began = time.monotonic()
-        asyncio.run(send(self.url, self.request, CONNECTIONS, jobs))
-        while _count(self.outputs) < before + jobs:
-            time.sleep(0.005)
+        for location in asyncio.run(send(self.url, self.request, CONNECTIONS, jobs)):
+            path = self.folder / "buckets" / location.removeprefix("s3://")
+            while not path.exists():
+                time.sleep(0.001)
         return jobs / (time.monotonic() - began)
 
     def fill(self, queued: int) -> None:
@@ -247,13 +243,18 @@ def _deployed(running: Running, scratch: Path) -> Asynchronous:
     while sagemaker.describe_endpoint(EndpointName="noop")["EndpointStatus"] != "InService":
         time.sleep(0.05)
     url = running.url.replace("/invocations", "/async-invocations")
-    headers = running.headers | {"X-Amzn-SageMaker-Content-Type": "text/plain"}
+    headers = running.headers | {"X-Amzn-SageMaker-Content-Type": "application/json"}
     return Asynchronous(running, scratch / "data", url, headers, client(running.keys, "sagemaker-runtime"))
 
 
-async def send(url: str, request: bytes, connections: int, count: int) -> None:
-    """Send a request `count` times over some connections, each after the answer to the one before."""
+async def send(url: str, request: bytes, connections: int, count: int) -> list[str]:
+    """Send a request `count` times over some connections, each after the answer to the one before.
+
+    Returns:
+        where the outputs will be.
+    """
     left = iter(range(count))
+    locations: list[str] = []
     parts = urlsplit(url)
 
     async def one() -> None:
@@ -263,18 +264,16 @@ async def send(url: str, request: bytes, connections: int, count: int) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 202"):
                 raise RuntimeError(head.decode())
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
+            await reader.readexactly(int(_header(head, b"content-length")))
+            locations.append(_header(head, b"x-amzn-sagemaker-outputlocation").decode())
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
+    return locations
 
 
-def _count(folder: Path) -> int:
-    try:
-        return sum(1 for _ in os.scandir(folder))
-    except FileNotFoundError:
-        return 0
+def _header(head: bytes, name: bytes) -> bytes:
+    return head.partition(name + b": ")[2].partition(b"\r\n")[0]
 
 
 if __name__ == "__main__":

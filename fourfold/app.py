@@ -157,8 +157,6 @@ class App:
         self.autoscaler = Autoscaler(self.store, targets, clock, partial(queries.evaluate, self.history))
         self.actions.known[SCALING] = self.autoscaler.act
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
-        self.lane = Lane(self.routes, verifier, settings.limits)
-        metrics = Metrics(self.routes, self.lane.refused)
         self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         prices = shipped()
@@ -175,6 +173,8 @@ class App:
         self.actions.known[TOPIC] = self._tell_topic
         self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)
         self.collector.sources.append(self.asynchronous.figures.datapoints)
+        self.lane = Lane(self.routes, verifier, settings.limits, self.asynchronous.accept)
+        metrics = Metrics(self.routes, self.lane.refused)
         self.output = Output(settings.logs, clock)
         aws = AwsApi(
             [
@@ -209,7 +209,6 @@ class App:
             | topic_routes(self.topics, settings.partition),
             metrics.render,
             self.ready,
-            self.asynchronous.accept,
         )
 
     async def _tell_topic(self, topic: str, alarm: dict[str, Any], _value: float | None) -> None:

@@ -1,6 +1,5 @@
-"""Asynchronous calls on the wire.
+"""Asynchronous calls, as people see them. They come in by the fast lane (`fastlane.py`).
 
-POST /endpoints/{name}/async-invocations                    InvokeEndpointAsync
 GET  /fourfold/async/{endpoint}                             its calls: ?status=failed&limit=100&before=…
 GET  /fourfold/async/{endpoint}/{InferenceId}               one call: status, place in the queue, times, locations
 POST /fourfold/async/{endpoint}/{InferenceId}/cancel        end it, queued or running
@@ -9,7 +8,6 @@ POST /fourfold/async/{endpoint}/{InferenceId}/retry         once more, where it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,32 +15,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fourfold.api.fastlane import request_id
-from fourfold.api.heads import endpoint_name
 from fourfold.api.native import Handler
 from fourfold.errors import ValidationException
 from fourfold.modes.asynchronous.records import Records
-from fourfold.store.queue import Accepted
-
-SUFFIX = b"/async-invocations"
-
-Headers = list[tuple[bytes, bytes]]
-Accept = Callable[[str, Headers, bytes], Awaitable[Accepted]]
-
-
-async def invoke(accept: Accept, path: bytes, headers: Headers, body: bytes) -> Response:
-    """InvokeEndpointAsync. Raises what `accept` raises."""
-    accepted = await accept(endpoint_name(path, SUFFIX).decode("utf-8", "replace"), headers, body)
-    return Response(
-        msgspec.json.encode({"InferenceId": accepted.inference_id}),
-        202,
-        {
-            "x-amzn-requestid": request_id().decode(),
-            "x-amzn-sagemaker-outputlocation": accepted.output,
-            "x-amzn-sagemaker-failurelocation": accepted.failure,
-        },
-        "application/json",
-    )
 
 
 def async_routes(records: Records) -> dict[str, Handler]:

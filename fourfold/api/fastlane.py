@@ -1,10 +1,12 @@
-"""The HTTP protocol of the one port: a fast lane for InvokeEndpoint, uvicorn's own way for everything else.
+"""The HTTP protocol of the one port: a fast lane for calls, uvicorn's own way for everything else.
 
-    bytes ─► httptools ─┬─ POST /endpoints/{name}/invocations ─► Exchange ─► batcher ─► worker ─► bytes
+    bytes ─► httptools ─┬─ POST /endpoints/{name}/invocations ───────► Exchange ───► batcher ─► worker ─► bytes
+                        ├─ POST /endpoints/{name}/async-invocations ─► Submission ─► ledger ─► bytes
                         └─ anything else ─► ASGI (`gateway.py`)
 
-`Exchange` is one fast call. It stands where uvicorn keeps its `RequestResponseCycle`, so that both kinds may follow one
-another on a connection, pipelined ones in order. No task, future or ASGI message is made for it.
+`Exchange` is one fast call, `Submission` an asynchronous one. They stand where uvicorn keeps its
+`RequestResponseCycle`, so that all kinds may follow one another on a connection, pipelined ones in order. No task,
+future or ASGI message is made for them.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fourfold.api.canonical import Headers
-from fourfold.api.heads import PREFIX, SUFFIX, Head, Known, Shape, path_of
+from fourfold.api.heads import ASYNC_SUFFIX, PREFIX, SUFFIX, Head, Known, Shape, path_of
 from fourfold.config import Limits
 from fourfold.errors import (
     FourfoldError,
@@ -31,9 +33,11 @@ from fourfold.errors import (
     ModelError,
     PayloadTooLarge,
 )
+from fourfold.modes.asynchronous.accept import Invocation, read_headers
 from fourfold.modes.realtime import find_route, model_error, request_headers
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import Call, Reply
+from fourfold.store.queue import Accepted
 
 MOST_HEADS = 1024
 FEW_HEADS = 4
@@ -71,6 +75,12 @@ class Door(Protocol):
         """The check of further requests with the head of one that came in, but for what stands in the holes."""
 
 
+class Accept(Protocol):
+    """Takes an asynchronous call and tells the waiter what comes of it. Raises FourfoldError."""
+
+    def __call__(self, endpoint: str, asked: Invocation, body: bytes, waiter: Submission, /) -> None: ...
+
+
 class Lane:
     """What all connections of one server share.
 
@@ -78,12 +88,14 @@ class Lane:
         routes: endpoints that can be called.
         door: checks credentials.
         limits: bounds of one server.
+        accept: takes asynchronous calls.
     """
 
-    def __init__(self, routes: Routes, door: Door, limits: Limits) -> None:
+    def __init__(self, routes: Routes, door: Door, limits: Limits, accept: Accept) -> None:
         self.routes = routes
         self.door = door
         self.limits = limits
+        self.accept = accept
         self.date = b""
         self.stamp = b""
         self.connections: set[FastProtocol] = set()
@@ -120,6 +132,11 @@ class Exchange:
         "active", "arrived", "call", "complete", "disconnected", "head", "keep_alive", "parts", "protocol",
         "response_complete", "size", "too_large", "variant",
     )  # fmt: skip
+    instead: ClassVar = (
+        "Send it asynchronously (InvokeEndpointAsync takes an S3 object), or start the server with a larger "
+        "--max-payload (up to 25 MiB)."
+    )
+    """What to do where a body is too large."""
 
     def __init__(self, protocol: FastProtocol, head: Head) -> None:
         self.protocol = protocol
@@ -145,28 +162,31 @@ class Exchange:
         self.submit(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def submit(self, body: bytes, data: bytes = b"") -> None:
-        """Check who asks, and hand the call to its variant. `data` is the whole request where its head is known."""
+        """Check who asks, and hand the call on. `data` is the whole request where its head is known."""
         protocol = self.protocol
         self.arrived = protocol.heard
         head = self.head
-        lane = protocol.lane
         try:
             if head.known is not None and data:
                 head.known.admit(data, body)
             else:
-                lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
-            request = head.request
-            if request is None:
-                request = head.request = request_headers(head.headers)
-            variant = find_route(lane.routes, head.name).choose(request.target_variant)
-            self.call = Call(0, body, request.content_type, request.accept, request.to_model)
-            self.variant = variant
-            variant.submit(self)
+                protocol.lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
+            self.hand_on(head, protocol.lane, body)
         except FourfoldError as error:
             self.fail(error)
         except Exception as error:
             protocol.logger.exception("invocation failed inside the server")
             self.fail(InternalFailure(f"{type(error).__name__} inside the server; see its log."))
+
+    def hand_on(self, head: Head, lane: Lane, body: bytes) -> None:
+        """Give the call to its variant."""
+        request = head.request
+        if request is None:
+            request = head.request = request_headers(head.headers)
+        variant = find_route(lane.routes, head.name).choose(request.target_variant)
+        self.call = Call(0, body, request.content_type, request.accept, request.to_model)
+        self.variant = variant
+        variant.submit(self)
 
     def answer(self, reply: Reply) -> None:
         variant = self.variant
@@ -189,6 +209,8 @@ class Exchange:
             refused[error.code] = refused.get(error.code, 0) + 1
         code = error.code.encode()
         head = STATUS_LINE[error.status] + b"content-type: application/json\r\nx-amzn-errortype: " + code + b"\r\n"
+        if error.retry_after is not None:
+            head += b"retry-after: %d\r\n" % error.retry_after
         self._write(head, error_body(error))
         protocol.on_response_complete()
 
@@ -204,6 +226,33 @@ class Exchange:
         protocol.transport.write(b"".join((head, stamp, tail, body)))
         if not self.keep_alive:
             protocol.transport.close()
+
+
+class Submission(Exchange):
+    """One asynchronous call in the fast lane, from its headers until it is on disk. A `Waiter` of the ledger."""
+
+    __slots__ = ()
+    instead: ClassVar = "Put the input into a bucket and send its address as InputLocation."
+
+    def hand_on(self, head: Head, lane: Lane, body: bytes) -> None:
+        """Have the call accepted."""
+        asked = head.asked
+        if asked is None:
+            asked = head.asked = read_headers(head.headers)
+        lane.accept(head.name.decode("utf-8", "replace"), asked, body, self)
+
+    def accepted(self, accepted: Accepted) -> None:
+        self._write(
+            b"%bcontent-type: application/json\r\nx-amzn-sagemaker-outputlocation: %b\r\n"
+            b"x-amzn-sagemaker-failurelocation: %b\r\n"
+            % (STATUS_LINE[202], _header_value(accepted.output), _header_value(accepted.failure)),
+            msgspec.json.encode({"InferenceId": accepted.inference_id}),
+        )
+        self.protocol.on_response_complete()
+
+
+KINDS = {SUFFIX: Exchange, ASYNC_SUFFIX: Submission}
+"""By what follows the endpoint's name."""
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -274,7 +323,7 @@ class FastProtocol(HttpToolsProtocol):
         if length > self.lane.limits.payload_bytes or head.shape is None or not head.shape.fits(data, length):
             return False
         self._patience = PATIENCE
-        exchange = self.cycle = Exchange(self, head)
+        exchange = self.cycle = KINDS[head.suffix](self, head)
         exchange.active = exchange.complete = True
         exchange.submit(data[size:], data)
         return True
@@ -335,12 +384,13 @@ class FastProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_body = True
         url = self.url
-        if not (url.startswith(PREFIX) and path_of(url).endswith(SUFFIX) and self.parser.get_method() == b"POST"):
+        parser = self.parser
+        suffix = _suffix(url) if parser.get_method() == b"POST" else None
+        if suffix is None:
             self._slow_headers_complete()
             return
-        parser = self.parser
         keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
-        exchange = Exchange(self, Head(url, self.headers, keep_alive))
+        exchange = KINDS[suffix](self, Head(url, self.headers, keep_alive, suffix))
         previous = self.cycle
         self.cycle = exchange
         if previous is None or previous.response_complete:
@@ -400,10 +450,7 @@ class FastProtocol(HttpToolsProtocol):
             return
         exchange.keep_alive = False
         limit = self.lane.limits.payload_bytes
-        error = PayloadTooLarge(
-            f"The request body is over the limit of {limit:,} bytes. Send it asynchronously (InvokeEndpointAsync takes "
-            "an S3 object), or start the server with a larger --max-payload (up to 25 MiB)."
-        )
+        error = PayloadTooLarge(f"The request body is over the limit of {limit:,} bytes. {exchange.instead}")
         head = b"x-amzn-errortype: " + error.code.encode() + b"\r\nconnection: close\r\n"
         body = error_body(error)
         exchange.response_complete = True
@@ -431,6 +478,14 @@ class FastProtocol(HttpToolsProtocol):
                     self.loop.call_soon(cycle.start)  # not at once: a long pipeline must not become a deep recursion
             else:
                 self._start_asgi_task(cycle, app)
+
+
+def _suffix(url: bytes) -> bytes | None:
+    """What follows the endpoint's name; None: a POST there is no call of the fast lane."""
+    if not url.startswith(PREFIX):
+        return None
+    path = path_of(url)
+    return next((suffix for suffix in KINDS if path.endswith(suffix)), None)
 
 
 def protocol_class(lane: Lane) -> type[FastProtocol]:

@@ -5,7 +5,6 @@ links in the messages of topics                         anyone who has them; sns
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
     /v2 · /v2/…                                         oip.py
-    /endpoints/{name}/async-invocations                 asynchronous.py
     …/openai/v1/chat/completions                        openai.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
@@ -22,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fourfold.api import asynchronous, eventstream, oip, openai
+from fourfold.api import eventstream, oip, openai
 from fourfold.api.fastlane import Lane, error_body, request_id
 from fourfold.api.heads import PREFIX, endpoint_name
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
@@ -72,7 +71,6 @@ class Gateway:
         native: further native routes: `(method, path below /fourfold/)` to a handler of a Starlette request.
         metrics: renders Prometheus text.
         ready: is every endpoint in service that should be?
-        accept: takes an asynchronous call.
     """
 
     def __init__(
@@ -86,7 +84,6 @@ class Gateway:
         native: Mapping[str, Callable[[Request], Awaitable[Response]]],
         metrics: Callable[[], bytes],
         ready: Callable[[], bool],
-        accept: asynchronous.Accept,
     ) -> None:
         self._lane = lane
         self._authenticator = authenticator
@@ -97,7 +94,6 @@ class Gateway:
         self._native = native
         self._metrics = metrics
         self._ready = ready
-        self._accept = accept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (b"expect", b"100-continue") in scope["headers"]:
@@ -149,8 +145,6 @@ class Gateway:
             answer = await openai.chat(self._lane.routes, scope, body)
         elif _is_oip(path):
             answer = await self._open_inference.answer(scope, body)
-        elif scope["method"] == "POST" and scope["raw_path"].endswith(asynchronous.SUFFIX):
-            answer = await self._asynchronous(scope, body)
         elif path == "/metrics":
             answer = Response(self._metrics(), media_type="text/plain; version=0.0.4")
         elif path.startswith(NATIVE):
@@ -167,13 +161,6 @@ class Gateway:
             return JSONResponse({"message": f"Unknown native route {request.method} {request.url.path}."}, 404)
         try:
             return await handler(request)
-        except FourfoldError as error:
-            return _error(error)
-
-    async def _asynchronous(self, scope: Scope, body: bytes) -> Response:
-        """InvokeEndpointAsync."""
-        try:
-            return await asynchronous.invoke(self._accept, scope["raw_path"], scope["headers"], body)
         except FourfoldError as error:
             return _error(error)
 

@@ -12,10 +12,12 @@ from urllib.parse import unquote_to_bytes
 
 from fourfold.api.canonical import Headers
 from fourfold.api.signatures import ALGORITHM
+from fourfold.modes.asynchronous.accept import Invocation
 from fourfold.modes.realtime import RequestHeaders
 
 PREFIX = b"/endpoints/"
 SUFFIX = b"/invocations"
+ASYNC_SUFFIX = b"/async-invocations"
 SIGNATURE = b"Signature="
 SIGNATURE_LENGTH = 64
 STAMP = b"x-amz-date"
@@ -99,19 +101,24 @@ class Head:
     """The head of an invocation: request line and headers, read once.
 
     Attributes:
-        request: what the headers say, once it has been read.
+        suffix: what follows the endpoint's name: which kind of call it is.
+        request, asked: what the headers say, of a call and of an asynchronous one, once it has been read.
         shape, known: for the next one like this. None: there is none, or it has not come in yet.
     """
 
-    __slots__ = ("authorization", "headers", "keep_alive", "known", "name", "request", "shape", "url")
+    __slots__ = (
+        "asked", "authorization", "headers", "keep_alive", "known", "name", "request", "shape", "suffix", "url",
+    )  # fmt: skip
 
-    def __init__(self, url: bytes, headers: Headers, keep_alive: bool) -> None:
+    def __init__(self, url: bytes, headers: Headers, keep_alive: bool, suffix: bytes) -> None:
         self.url = url
+        self.suffix = suffix
         self.headers = headers
         self.keep_alive = keep_alive
-        self.name = endpoint_name(url, SUFFIX)
+        self.name = endpoint_name(url, suffix)
         self.authorization = next((value for name, value in headers if name == b"authorization"), b"")
         self.request: RequestHeaders | None = None
+        self.asked: Invocation | None = None
         self.shape: Shape | None = None
         self.known: Known | None = None
 

@@ -19,15 +19,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from fourfold.records import Outcome
-from fourfold.store.prepared import Prepared
+from fourfold.store.prepared import Block, Prepared, given
 from fourfold.store.schema import metadata
+
+T = TypeVar("T", bound=Any)
 
 State = Literal["queued", "running", "publishing", "completed", "failed", "expired", "cancelled"]
 OUTCOMES: tuple[Outcome, ...] = ("completed", "failed", "expired", "cancelled")
@@ -95,8 +97,7 @@ counts = sa.Table(
 )
 
 
-@dataclass(frozen=True)
-class NewCall:
+class NewCall(NamedTuple):
     """A call that is to be accepted."""
 
     inference_id: str
@@ -110,8 +111,7 @@ class NewCall:
     """With a key, the first call that had it stands for all others."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What the client gets to know. Equal for calls with the same key."""
 
     inference_id: str
@@ -119,8 +119,7 @@ class Accepted:
     failure: str
 
 
-@dataclass(frozen=True, order=True)
-class Token:
+class Token(NamedTuple):
     """The right to say what becomes of a call, while it has this attempt."""
 
     endpoint: str
@@ -128,8 +127,7 @@ class Token:
     attempt: int
 
 
-@dataclass(frozen=True, eq=False)
-class Claim:
+class Claim(NamedTuple):
     """A call to run, until the lease ends or somebody else claims it."""
 
     token: Token
@@ -142,8 +140,7 @@ class Claim:
     body: bytes | None
 
 
-@dataclass(frozen=True)
-class Return:
+class Return(NamedTuple):
     """A claimed call that is to be queued again.
 
     Attributes:
@@ -157,8 +154,7 @@ class Return:
     fault: bool
 
 
-@dataclass(frozen=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What is to become of a claimed call.
 
     Attributes:
@@ -172,8 +168,7 @@ class Settlement:
     body: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(NamedTuple):
     """A call whose outcome is decided and not yet to be seen."""
 
     token: Token
@@ -198,10 +193,6 @@ class Counts:
     cancelled: int = 0
 
 
-class Raced(Exception):
-    """Another server changed the same calls at the same moment: the transaction is to be tried again."""
-
-
 class Changes:
     """What a transaction does to the counts; written once, at its end."""
 
@@ -215,7 +206,8 @@ class Changes:
     def write(self, db: Connection) -> None:
         """Lock and change the counts, in the order of their endpoints' names."""
         zero = dict.fromkeys(_COLUMNS, 0)
-        _MOVE.each(db, [{"of_endpoint": name, **zero, **self._of[name]} for name in sorted(self._of)])
+        for name in sorted(self._of):
+            _MOVE(db, of_endpoint=name, **zero | self._of[name])
         self._of.clear()
 
 
@@ -249,18 +241,18 @@ def accept(
             fresh.append(call)
             if call.key is not None:
                 known[call.key] = Accepted(call.inference_id, call.output, call.failure)
-    row = _locked_counts(db, endpoint)
-    first, room = row.accepted + 1, max(0, min(len(fresh), most - row.queued))
+    accepted, queued = _locked_counts(db, endpoint)
+    first, room = accepted + 1, max(0, min(len(fresh), most - queued))
     taken = fresh[:room]
-    _INSERT.each(db, [_row(endpoint, first + i, call, now) for i, call in enumerate(taken)])
-    _KEEP.each(
+    _INSERT(
         db,
         [
-            {"endpoint": endpoint, "number": first + i, "side": "input", "body": call.body}
+            (endpoint, first + i, call.inference_id, call.key, now, call.expires_at, call.output, call.failure,
+             call.request)
             for i, call in enumerate(taken)
-            if call.body is not None
         ],
-    )
+    )  # fmt: skip
+    _KEEP(db, [(endpoint, first + i, "input", call.body) for i, call in enumerate(taken) if call.body is not None])
     _write(db, changes, endpoint, accepted=room, queued=room)
     refused = {id(call) for call in fresh[room:]}
     refused_keys = {call.key for call in fresh[room:]}
@@ -282,48 +274,41 @@ def _known(db: Connection, endpoint: str, keys: Sequence[str]) -> dict[str, Acce
     return {row.key: Accepted(row.inference_id, row.output, row.failure) for row in rows}
 
 
-_COUNTS = Prepared(sa.select(counts).where(counts.c.endpoint == sa.bindparam("endpoint")).with_for_update())
+_COUNTS = Prepared(
+    sa.select(counts.c.accepted, counts.c.queued)
+    .where(counts.c.endpoint == sa.bindparam("of_endpoint"))
+    .with_for_update()
+)
 
 
-def _locked_counts(db: Connection, endpoint: str) -> Any:
-    row = _COUNTS(db, endpoint=endpoint).one_or_none()
-    if row is None:
+def _locked_counts(db: Connection, endpoint: str) -> tuple[int, int]:
+    """Calls of an endpoint that were accepted ever, and that are queued now; its counts are locked."""
+    rows = _COUNTS(db, of_endpoint=endpoint)
+    if not rows:
         insert = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
         empty = dict.fromkeys(_COLUMNS, 0)
         db.execute(insert(counts).values(endpoint=endpoint, **empty).on_conflict_do_nothing())  # another may be first
-        row = _COUNTS(db, endpoint=endpoint).one()
-    return row
+        rows = _COUNTS(db, of_endpoint=endpoint)
+    ((accepted, queued),) = rows
+    return accepted, queued
 
 
-def _row(endpoint: str, number: int, call: NewCall, now: float) -> dict[str, Any]:
-    return {
-        "endpoint": endpoint, "number": number, "inference_id": call.inference_id, "key": call.key, "state": "queued",
-        "attempt": 0, "faults": 0, "owner": "", "lease_until": 0.0, "not_before": 0.0, "accepted_at": now,
-        "expires_at": call.expires_at, "output": call.output, "failure": call.failure, "request": call.request,
-    }  # fmt: skip
-
-
-_GIVEN = (
-    "endpoint", "number", "inference_id", "key", "state", "attempt", "faults", "owner", "lease_until", "not_before",
-    "accepted_at", "expires_at", "output", "failure", "request",
-)  # fmt: skip
-_INSERT = Prepared(calls.insert(), _GIVEN)
-_KEEP = Prepared(payloads.insert(), ("endpoint", "number", "side", "body"))
+_NEW = {"state": "queued", "owner": ""} | dict.fromkeys(("attempt", "faults", "lease_until", "not_before"), 0)
+_INSERT = Block(
+    ("endpoint", "number", "inference_id", "key", "accepted_at", "expires_at", "output", "failure", "request"),
+    lambda rows: calls.insert().values(
+        [row | {name: sa.literal_column(repr(v)) for name, v in _NEW.items()} for row in rows]
+    ),
+)
+_KEEP = Block(("endpoint", "number", "side", "body"), lambda rows: payloads.insert().values(rows))
 
 
 # Claims
 
-_input = sa.and_(
-    payloads.c.endpoint == calls.c.endpoint, payloads.c.number == calls.c.number, payloads.c.side == "input"
-)
-_FIRST = Prepared(
-    sa.select(
-        calls.c.number, calls.c.attempt, calls.c.inference_id, calls.c.faults, calls.c.accepted_at, calls.c.output,
-        calls.c.failure, calls.c.request, payloads.c.body,
-    )
-    .select_from(calls.outerjoin(payloads, _input))
+_first = (
+    sa.select(calls.c.number)
     .where(
-        calls.c.endpoint == sa.bindparam("endpoint"),
+        calls.c.endpoint == sa.bindparam("of_endpoint"),
         calls.c.state == "queued",
         calls.c.not_before <= sa.bindparam("now"),
         calls.c.expires_at > sa.bindparam("now"),
@@ -331,10 +316,11 @@ _FIRST = Prepared(
     .order_by(calls.c.number)
     .limit(sa.bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True, of=calls)
-)  # fmt: skip
+    .cte("first")
+)
 _TAKE = Prepared(
     calls.update()
-    .where(calls.c.endpoint == sa.bindparam("of_endpoint"), calls.c.number == sa.bindparam("of_number"))
+    .where(calls.c.endpoint == sa.bindparam("of_endpoint"), calls.c.number.in_(sa.select(_first.c.number)))
     .values(
         state="running",
         owner=sa.bindparam("its_owner"),
@@ -342,6 +328,20 @@ _TAKE = Prepared(
         lease_until=sa.bindparam("until"),
         started_at=sa.bindparam("began"),
     )
+    .returning(
+        calls.c.number, calls.c.attempt, calls.c.inference_id, calls.c.faults, calls.c.accepted_at, calls.c.output,
+        calls.c.failure, calls.c.request,
+    )
+)  # fmt: skip
+
+
+_BODIES = Block(
+    ("number",),
+    lambda rows: sa.select(payloads.c.number, payloads.c.body).where(
+        payloads.c.endpoint == sa.bindparam("of_endpoint"),
+        payloads.c.number.in_([row["number"] for row in rows]),
+        payloads.c.side == sa.bindparam("its_side"),
+    ),
 )
 
 
@@ -349,23 +349,13 @@ def claim(
     db: Connection, endpoint: str, owner: str, now: float, lease: float, most: int, changes: Changes | None = None
 ) -> list[Claim]:
     """The first calls that wait, at most `most`; they are the owner's for `lease` seconds."""
-    rows = _FIRST(db, endpoint=endpoint, now=now, most=most).all()
-    fixed = {"of_endpoint": endpoint, "its_owner": owner, "until": now + lease, "began": now}
-    _TAKE.each(db, [{**fixed, "of_number": row.number} for row in rows])
+    rows = sorted(_TAKE(db, of_endpoint=endpoint, now=now, most=most, its_owner=owner, until=now + lease, began=now))
     if rows:
         _write(db, changes, endpoint, queued=-len(rows), running=len(rows))
+    bodies = _bodies(db, endpoint, [row[0] for row in rows], "input")
     return [
-        Claim(
-            Token(endpoint, row.number, row.attempt + 1),
-            row.inference_id,
-            row.faults,
-            row.accepted_at,
-            row.output,
-            row.failure,
-            row.request,
-            row.body,
-        )
-        for row in rows
+        Claim(Token(endpoint, number, attempt), *rest, bodies.get(number))  # type: ignore[call-arg]
+        for number, attempt, *rest in rows
     ]
 
 
@@ -386,17 +376,12 @@ def reclaim(db: Connection, now: float) -> None:
 
 def give_back(db: Connection, returns: Sequence[Return], changes: Changes | None = None) -> None:
     """Put claimed calls back in their places. Those whose claim was lost are left alone."""
-    won = _winners(db, [each.token for each in returns], "running")
     moved = changes or Changes()
     for each in returns:
-        if each.token not in won:
-            continue
         change = calls.update().where(*_held(each.token))
-        if not db.execute(
-            change.values(state="queued", not_before=each.not_before, faults=calls.c.faults + int(each.fault))
-        ).rowcount:
-            raise Raced
-        moved.add(each.token.endpoint, running=-1, queued=1)
+        faults = calls.c.faults + int(each.fault)
+        if db.execute(change.values(state="queued", not_before=each.not_before, faults=faults)).rowcount:
+            moved.add(each.token.endpoint, running=-1, queued=1)
     if changes is None:
         moved.write(db)
 
@@ -420,37 +405,39 @@ def _requeue(db: Connection, which: sa.ColumnElement[bool], now: float) -> None:
 # Outcomes
 
 
-_DECIDE = Prepared(
-    calls.update()
-    .where(
-        calls.c.endpoint == sa.bindparam("of_endpoint"),
-        calls.c.number == sa.bindparam("of_number"),
-        calls.c.attempt == sa.bindparam("of_attempt"),
-        calls.c.state == "running",
-    )
-    .values(state="publishing", verdict=sa.bindparam("its_verdict"))
-)
+def _change_held(held: State, columns: tuple[sa.Column[Any], ...], **change: Any) -> Block:
+    """Change calls in a state whose attempt is the given one; returns the numbers of those that are."""
+
+    def make(rows: list[dict[str, Any]]) -> Any:
+        new = given((calls.c.number, calls.c.attempt, *columns), rows)
+        return (
+            calls.update()
+            .where(
+                calls.c.endpoint == sa.bindparam("of_endpoint"),
+                calls.c.number == new.c.number,
+                calls.c.attempt == new.c.attempt,
+                calls.c.state == held,
+            )
+            .values({column.name: new.c[column.name] for column in columns} | change)
+            .returning(calls.c.number)
+        )
+
+    return Block(("number", "attempt", *(column.name for column in columns)), make)
+
+
+_DECIDE = _change_held("running", (calls.c.verdict,), state="publishing")
 
 
 def settle(db: Connection, settlements: Sequence[Settlement]) -> set[Token]:
-    """Decide what becomes of claimed calls. Those whose claim was lost are not in the answer; nothing of them stays.
-
-    Raises:
-        Raced: another server took one of them while this looked.
-    """
-    won = _winners(db, [each.token for each in settlements], "running")
-    decided = [each for each in settlements if each.token in won]
-    changed = _DECIDE.each(db, [{**_of(each.token), "its_verdict": each.verdict} for each in decided])
-    if changed != len(decided):
-        raise Raced
-    _KEEP.each(
-        db,
-        [
-            {"endpoint": each.token.endpoint, "number": each.token.number, "side": "output", "body": each.body}
-            for each in decided
-            if each.body is not None
-        ],
-    )
+    """Decide what becomes of claimed calls. Those whose claim was lost are not in the answer; nothing of them stays."""
+    wanted = {each.token: each for each in settlements}
+    won: set[Token] = set()
+    for endpoint, tokens in _by_endpoint(wanted).items():
+        rows = [(token.number, token.attempt, wanted[token].verdict) for token in tokens]
+        changed = {number for (number,) in _DECIDE(db, rows, of_endpoint=endpoint)}
+        decided = [wanted[token] for token in tokens if token.number in changed]
+        _KEEP(db, [(endpoint, each.token.number, "output", each.body) for each in decided if each.body is not None])
+        won.update(each.token for each in decided)
     return won
 
 
@@ -520,37 +507,32 @@ def to_publish(db: Connection, owner: str, now: float, lease: float, most: int) 
     return _publications(db, rows)
 
 
-_END = Prepared(
-    calls.update()
-    .where(
-        calls.c.endpoint == sa.bindparam("of_endpoint"),
-        calls.c.number == sa.bindparam("of_number"),
-        calls.c.attempt == sa.bindparam("of_attempt"),
-        calls.c.state == "publishing",
+_END = _change_held("publishing", (calls.c.state,), ended_at=sa.bindparam("ended"))
+_DROP = {
+    sides: Block(
+        ("number",),
+        lambda rows, sides=sides: payloads.delete().where(  # type: ignore[misc]
+            payloads.c.endpoint == sa.bindparam("of_endpoint"),
+            payloads.c.number.in_([row["number"] for row in rows]),
+            payloads.c.side.in_([sa.literal_column(f"'{side}'") for side in sides]),
+        ),
     )
-    .values(state=sa.bindparam("its_state"), ended_at=sa.bindparam("ended"))
-)
-_of_call = payloads.c.endpoint == sa.bindparam("of_endpoint"), payloads.c.number == sa.bindparam("of_number")
-_DROP_BOTH = Prepared(payloads.delete().where(*_of_call))
-_DROP_OUTPUT = Prepared(payloads.delete().where(*_of_call, payloads.c.side == "output"))
+    for sides in (("input", "output"), ("output",))
+}
 
 
 def finish(db: Connection, ends: Sequence[tuple[Token, Outcome]], now: float, changes: Changes | None = None) -> None:
-    """Their outcome can be seen: write it. What another has finished meanwhile stays as it is.
-
-    Raises:
-        Raced: another server finished one of them while this looked.
-    """
-    won = _winners(db, [token for token, _ in ends], "publishing")
-    done = [(token, outcome) for token, outcome in ends if token in won]
-    rows = [{**_of(token), "its_state": outcome, "ended": now} for token, outcome in done]
-    if _END.each(db, rows) != len(done):
-        raise Raced
-    _DROP_BOTH.each(db, [_place(token) for token, outcome in done if outcome == "completed"])
-    _DROP_OUTPUT.each(db, [_place(token) for token, outcome in done if outcome != "completed"])
+    """Their outcome can be seen: write it. What another has finished meanwhile stays as it is."""
+    outcomes = dict(ends)
     moved = changes or Changes()
-    for token, outcome in done:
-        moved.add(token.endpoint, **{"running": -1, outcome: 1})
+    for endpoint, tokens in _by_endpoint(outcomes).items():
+        rows = [(token.number, token.attempt, outcomes[token]) for token in tokens]
+        done = {number for (number,) in _END(db, rows, of_endpoint=endpoint, ended=now)}
+        ended = [(number, outcome) for number, _, outcome in rows if number in done]
+        completed = [(number,) for number, outcome in ended if outcome == "completed"]
+        _DROP["input", "output"](db, completed, of_endpoint=endpoint)
+        _DROP["output",](db, [(number,) for number, outcome in ended if outcome != "completed"], of_endpoint=endpoint)
+        moved.add(endpoint, running=-len(ended), **Counter[str](outcome for _, outcome in ended))
     if changes is None:
         moved.write(db)
 
@@ -581,7 +563,8 @@ def forget(db: Connection, before: float, most: int) -> int:
     changes: dict[str, Counter[str]] = {}
     for row in rows:
         changes.setdefault(row.endpoint, Counter())[row.state] -= 1
-    for endpoint, numbers in _by_endpoint(rows).items():
+    for endpoint, some in _by_endpoint(rows).items():
+        numbers = [row.number for row in some]
         for table in (calls, payloads):
             db.execute(table.delete().where(table.c.endpoint == endpoint, table.c.number.in_(numbers)))
     _move(db, changes)
@@ -660,7 +643,8 @@ def live(db: Connection, tokens: Iterable[Token]) -> set[Token]:
     """Those of the tokens whose attempt runs or is to be published."""
     wanted = set(tokens)
     found: set[Token] = set()
-    for endpoint, numbers in _by_endpoint(wanted).items():
+    for endpoint, some in _by_endpoint(wanted).items():
+        numbers = [token.number for token in some]
         query = sa.select(calls.c.number, calls.c.attempt).where(
             calls.c.endpoint == endpoint, calls.c.number.in_(numbers), calls.c.state.in_(("running", "publishing"))
         )
@@ -680,36 +664,6 @@ def _held(token: Token) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-_HOLDING = {
-    state: Prepared(
-        sa.select(calls.c.number, calls.c.attempt).where(
-            calls.c.endpoint == sa.bindparam("endpoint"),
-            calls.c.state == state,
-            calls.c.number.between(sa.bindparam("first"), sa.bindparam("last")),
-        )
-    )
-    for state in ("running", "publishing")
-}
-
-
-def _winners(db: Connection, tokens: Iterable[Token], state: Literal["running", "publishing"]) -> set[Token]:
-    """Those of the tokens that hold."""
-    won: set[Token] = set()
-    wanted = set(tokens)
-    for endpoint, numbers in _by_endpoint(wanted).items():
-        rows = _HOLDING[state](db, endpoint=endpoint, first=numbers[0], last=numbers[-1])
-        won |= {Token(endpoint, row.number, row.attempt) for row in rows} & wanted
-    return won
-
-
-def _of(token: Token) -> dict[str, Any]:
-    return {"of_endpoint": token.endpoint, "of_number": token.number, "of_attempt": token.attempt}
-
-
-def _place(token: Token) -> dict[str, Any]:
-    return {"of_endpoint": token.endpoint, "of_number": token.number}
-
-
 def _write(db: Connection, changes: Changes | None, endpoint: str, **change: int) -> None:
     """Count a change, or write it at once where nobody collects."""
     collected = changes or Changes()
@@ -720,8 +674,9 @@ def _write(db: Connection, changes: Changes | None, endpoint: str, **change: int
 
 def _publications(db: Connection, rows: Sequence[Any]) -> list[Publication]:
     bodies = {
-        endpoint: _bodies(db, endpoint, numbers, "output") for endpoint, numbers in _by_endpoint(rows).items()
-    }  # fmt: skip
+        endpoint: _bodies(db, endpoint, [row.number for row in some], "output")
+        for endpoint, some in _by_endpoint(rows).items()
+    }
     return [
         Publication(
             Token(row.endpoint, row.number, row.attempt),
@@ -737,18 +692,15 @@ def _publications(db: Connection, rows: Sequence[Any]) -> list[Publication]:
     ]
 
 
-def _bodies(db: Connection, endpoint: str, numbers: Sequence[int], side: str) -> dict[int, bytes]:
-    query = sa.select(payloads.c.number, payloads.c.body).where(
-        payloads.c.endpoint == endpoint, payloads.c.number.in_(numbers), payloads.c.side == side
-    )
-    return {row.number: row.body for row in db.execute(query)}
+def _bodies(db: Connection, endpoint: str, numbers: Iterable[int], side: str) -> dict[int, bytes]:
+    return dict(_BODIES(db, [(number,) for number in numbers], of_endpoint=endpoint, its_side=side))
 
 
-def _by_endpoint(items: Iterable[Any]) -> dict[str, list[int]]:
-    """Numbers by endpoint, in order: rows are locked in the same order by everybody."""
-    found: dict[str, list[int]] = {}
+def _by_endpoint(items: Iterable[T]) -> dict[str, list[T]]:
+    """Tokens or rows by endpoint, in the order of their numbers: everybody locks rows in the same order."""
+    found: dict[str, list[T]] = {}
     for item in sorted(items, key=lambda item: (item.endpoint, item.number)):
-        found.setdefault(item.endpoint, []).append(item.number)
+        found.setdefault(item.endpoint, []).append(item)
     return found
 
 

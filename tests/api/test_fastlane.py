@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from fourfold.api.fastlane import FastProtocol, Lane, protocol_class
+from fourfold.api.fastlane import FastProtocol, Lane, Submission, protocol_class
 from fourfold.api.heads import Known, Shape
 from fourfold.config import Limits
 from fourfold.errors import AuthenticationError, ThrottlingException
+from fourfold.modes.asynchronous.accept import Invocation
 from fourfold.pool.routes import Route, Routes, Variant
 from fourfold.records import Reply
+from fourfold.store.queue import Accepted
 
 LIMIT = 4096
 """Largest body, bytes."""
@@ -44,10 +46,23 @@ class Echo:
         if not self.later:
             self.release()
 
+    def accept(self, endpoint: str, asked: Invocation, body: bytes, waiter: Submission) -> None:
+        """Accept asynchronous calls, with their body in hexadecimal as id."""
+        self.bodies.append(body)
+        if body == b"throttle":
+            raise ThrottlingException("too many")
+        assert (endpoint, asked.custom_attributes in ("", "a")) == ("fraud", True)
+        self.waiting.append((waiter, Accepted(body.hex(), "s3://out/a", "s3://out/b")))
+        if not self.later:
+            self.release()
+
     def release(self) -> None:
         waiting, self.waiting = self.waiting, []
         for waiter in waiting:
-            waiter.answer(Reply(waiter.call.id, waiter.call.body.upper(), waiter.call.content_type))
+            if isinstance(waiter, tuple):
+                waiter[0].accepted(waiter[1])
+            else:
+                waiter.answer(Reply(waiter.call.id, waiter.call.body.upper(), waiter.call.content_type))
 
     def submit_stream(self, waiter: Any) -> None:
         raise NotImplementedError
@@ -138,7 +153,7 @@ class Connection:
     def __init__(self, backend: Echo) -> None:
         routes = Routes()
         routes.publish(Route("fraud", [Variant("fraud", "AllTraffic", 1.0, backend)]))
-        self.lane = Lane(routes, Door(), Limits(payload_bytes=LIMIT))
+        self.lane = Lane(routes, Door(), Limits(payload_bytes=LIMIT), backend.accept)
         config = uvicorn.Config(elsewhere, log_config=None, access_log=False, server_header=False, lifespan="off")
         config.load()
         self.protocol: FastProtocol = protocol_class(self.lane)(config, ServerState(), {})
@@ -194,6 +209,11 @@ class Request:
             if self.authorization != "Bearer me":
                 return 403, None
             return (429, None) if self.body == b"throttle" else (200, self.body.upper())
+        if self.path == "/endpoints/fraud/async-invocations" and self.method == "POST":
+            if self.authorization != "Bearer me":
+                return 403, None
+            accepted = json.dumps({"InferenceId": self.body.hex()}, separators=(",", ":")).encode()
+            return (429, None) if self.body == b"throttle" else (202, accepted)
         if self.path.endswith("/invocations") and self.method == "POST":
             return (400 if self.authorization == "Bearer me" else 403), None
         return 200, json.dumps([self.method, self.path, self.body.decode("latin-1")]).encode()
@@ -202,7 +222,9 @@ class Request:
 requests = st.builds(
     Request,
     path=st.sampled_from(
-        ["/endpoints/fraud/invocations"] * 4 + ["/endpoints/none/invocations", "/elsewhere", "/endpoints/fraud"]
+        ["/endpoints/fraud/invocations"] * 4
+        + ["/endpoints/fraud/async-invocations"] * 3
+        + ["/endpoints/none/invocations", "/elsewhere", "/endpoints/fraud"]
     ),
     body=st.binary(max_size=60) | st.just(b"throttle") | st.just(b"x" * LIMIT),
     chunks=st.just(()) | st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple),

@@ -11,7 +11,7 @@ from fourfold.clock import ManualClock
 from fourfold.modes.asynchronous.ledger import BacklogFull, DiskFull, Ledger
 from fourfold.store import Store, queue
 from fourfold.store.migrate import upgrade
-from fourfold.store.queue import Claim, NewCall, Settlement
+from fourfold.store.queue import Accepted, Claim, NewCall, Settlement
 
 
 @asynccontextmanager
@@ -30,6 +30,17 @@ async def ledger(tmp_path, **options):
         store.close()
 
 
+class Future(asyncio.Future):
+    accepted = asyncio.Future.set_result
+    fail = asyncio.Future.set_exception
+
+
+async def accept(made: Ledger, call: NewCall, most: int) -> Accepted:
+    future = Future()
+    made.accept("a", call, most, future)
+    return await future
+
+
 def call(name: str) -> NewCall:
     return NewCall(name, f"s3://b/{name}.out", f"s3://b/{name}-error.out", "{}", 2e9)
 
@@ -38,7 +49,7 @@ async def test_a_call_is_claimed_by_the_transaction_that_accepts_it(tmp_path):
     async with ledger(tmp_path) as (made, store):
         claims: list[Claim] = []
         made.want("a", 2, claims.extend)
-        await asyncio.gather(*(made.accept("a", call(str(i)), 100) for i in range(3)))
+        await asyncio.gather(*(accept(made, call(str(i)), 100) for i in range(3)))
         assert [each.inference_id for each in claims] == ["0", "1"]
         third = asyncio.Event()
 
@@ -60,7 +71,7 @@ async def test_a_call_is_claimed_by_the_transaction_that_accepts_it(tmp_path):
 async def test_past_the_backlog_calls_are_refused_with_a_time_to_come_back(tmp_path):
     async with ledger(tmp_path) as (made, store):
         answers = await asyncio.gather(
-            *(made.accept("a", call(str(i)), 2) for i in range(3)), return_exceptions=True
+            *(accept(made, call(str(i)), 2) for i in range(3)), return_exceptions=True
         )  # fmt: skip
         refused = [each for each in answers if isinstance(each, BacklogFull)]
         assert len(refused) == 1
@@ -73,10 +84,10 @@ async def test_on_a_full_disk_calls_are_refused_and_outcomes_are_written_later(t
     async with ledger(tmp_path, room=lambda _size: free) as (made, store):
         claims: list[Claim] = []
         made.want("a", 1, claims.extend)
-        await made.accept("a", call("1"), 100)
+        await accept(made, call("1"), 100)
         free = False
         with pytest.raises(DiskFull) as refusal:
-            await made.accept("a", call("2"), 100)
+            await accept(made, call("2"), 100)
         assert refusal.value.retry_after
         await store.run(
             lambda db: db.exec_driver_sql("PRAGMA max_page_count=1")
@@ -86,7 +97,7 @@ async def test_on_a_full_disk_calls_are_refused_and_outcomes_are_written_later(t
         assert not settling.done()
         free = True
         with pytest.raises(DiskFull):
-            await made.accept("a", call("y" * 1_000_000), 100)
+            await accept(made, call("y" * 1_000_000), 100)
         await store.run(lambda db: db.exec_driver_sql("PRAGMA max_page_count=1000000"))
         assert await settling == {claims[0].token}
-        await made.accept("a", call("3"), 100)
+        await accept(made, call("3"), 100)

@@ -198,6 +198,8 @@ def test_two_dispatchers_share_the_work_and_do_none_twice(store):
     "look",
     [
         lambda db: queue.claim(db, "a", "one", 1.0, LEASE, 10),
+        lambda db: queue.settle(db, [Settlement(Token("a", 1, 1), "v")]),
+        lambda db: queue.finish(db, [(Token("a", 1, 1), "completed"), (Token("a", 2, 1), "failed")], 1.0),
         lambda db: queue.settle_queued(db, queue.expired(1.0), "v", "one", 1.0, 10),
         lambda db: queue.reclaim(db, 1.0),
         lambda db: queue.to_publish(db, "one", 1.0, LEASE, 10),
@@ -212,15 +214,18 @@ def test_no_query_reads_the_whole_table(tmp_path, look):
     store = Store(f"sqlite:///{tmp_path}/queue.db")
     upgrade(store)
     accept(store, *map(str, range(10)))
-    plans: list[str] = []
-
-    def explain(connection, cursor, statement, parameters, context, executemany):
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and not executemany:
-            rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
-            plans.extend(row[3] for row in rows)
-
-    sa.event.listen(store.engine, "before_cursor_execute", explain)
-    store.run_now(look)
+    statements: list[str] = []
+    with store.engine.begin() as db:
+        driver = db.connection.driver_connection
+        driver.set_trace_callback(statements.append)
+        look(db)
+        driver.set_trace_callback(None)
+        plans = [
+            row[3]
+            for statement in statements
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH"))
+            for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}")
+        ]
     store.close()
     scans = [plan for plan in plans if plan.startswith("SCAN") and "async" in plan and "USING" not in plan]
     assert plans

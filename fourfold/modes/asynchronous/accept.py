@@ -6,6 +6,8 @@ restart: nothing is lost by waiting.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
 import time
@@ -15,15 +17,17 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
-from fourfold.errors import FourfoldError, ValidationError
+from fourfold.errors import FourfoldError, InternalFailure, ValidationError
 from fourfold.modes.asynchronous.dispatch import Dispatcher
-from fourfold.modes.asynchronous.ledger import Ledger
+from fourfold.modes.asynchronous.ledger import Ledger, Waiter
 from fourfold.modes.asynchronous.orders import JSON, Request, Topics, to_json
 from fourfold.pool.routes import Routes
 from fourfold.records import Partition
-from fourfold.storage.objects import Location, Objects, parse_location
+from fourfold.storage.objects import Objects, parse_location
 from fourfold.store import Store, resources
-from fourfold.store.queue import Accepted, NewCall
+from fourfold.store.queue import NewCall
+
+log = logging.getLogger(__name__)
 
 MOST_INLINE = 128_000
 """Largest inline body, bytes; InvokeEndpointAsync's own limit."""
@@ -102,52 +106,56 @@ class Acceptance:
         self._default = f"s3://fourfold-{partition.region}-{partition.account}/async"
         self._clock = clock
         self._most_backlog = most_backlog
+        self._destinations: dict[str, _Destination] = {}
+        self._looking: set[asyncio.Task[None]] = set()
 
-    async def accept(self, endpoint: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Accepted:
-        """Check a request and queue its call; it is on disk when this returns.
+    def accept(self, endpoint: str, asked: Invocation, body: bytes, waiter: Waiter) -> None:
+        """Check a request and queue its call; the waiter is told when it is on disk.
 
         Raises:
-            ValidationError: the endpoint takes no such calls, or the request breaks a rule.
-            BacklogFull, DiskFull: it was not accepted, and may be sent again.
+            ValidationError: the endpoint takes no such calls, or the request breaks a rule. The waiter may also be told
+                so, or BacklogFull or DiskFull: the call was not accepted then, and may be sent again.
         """
-        config = await self._config(endpoint)
-        invocation = _read(headers)
-        _check_input(invocation, body)
-        call = self._call(endpoint, config, invocation, body)
-        self._dispatcher.lane(endpoint)
-        return await self._ledger.accept(endpoint, call, self._most_backlog)
-
-    async def _config(self, endpoint: str) -> Mapping[str, Any]:
-        """The endpoint's AsyncInferenceConfig. Raises ValidationError."""
+        _check_input(asked, body)
         route = self._routes.get(endpoint.encode())
-        if route is not None:
-            if route.kind != "asynchronous":
-                raise ValidationError(
-                    f"Endpoint {endpoint} is {route.kind}: call it with InvokeEndpoint, or create an endpoint whose "
-                    "config has AsyncInferenceConfig."
-                )
-            return route.config
-
-        def read(db: Connection) -> Mapping[str, Any] | None:
-            found = resources.get(db, "endpoint", endpoint)
-            if found is None or found.status in ("Creating", "Failed", "Deleting"):
-                return None
-            config: Mapping[str, Any] | None = found.document["wanted"]["config"].get("AsyncInferenceConfig")
-            return config
-
-        config = await self._store.run(read)
-        if config is None:
+        if route is None:
+            task = asyncio.create_task(self._accept_later(endpoint, asked, body, waiter))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+        elif route.kind == "asynchronous":
+            self._queue(endpoint, route.config, asked, body, waiter)
+        else:
             raise ValidationError(
-                f"Endpoint {endpoint} not found, or it does not take asynchronous calls now. `fourfold list` shows the "
-                "endpoints and their status."
+                f"Endpoint {endpoint} is {route.kind}: call it with InvokeEndpoint, or create an endpoint whose config "
+                "has AsyncInferenceConfig."
             )
-        return config
+
+    async def _accept_later(self, endpoint: str, asked: Invocation, body: bytes, waiter: Waiter) -> None:
+        """Accept a call for an endpoint that cannot be called now, but may be soon."""
+        try:
+            config = await self._store.run(lambda db: _config(db, endpoint))
+            self._queue(endpoint, config, asked, body, waiter)
+        except FourfoldError as error:
+            waiter.fail(error)
+        except Exception as error:
+            log.exception("a call could not be accepted")
+            waiter.fail(InternalFailure(f"{type(error).__name__} inside the server; see its log."))
+
+    def _queue(
+        self, endpoint: str, config: Mapping[str, Any], asked: Invocation, body: bytes, waiter: Waiter
+    ) -> None:  # fmt: skip
+        call = self._call(endpoint, config, asked, body)
+        self._dispatcher.lane(endpoint)
+        self._ledger.accept(endpoint, call, self._most_backlog, waiter)
 
     def _call(self, endpoint: str, config: Mapping[str, Any], asked: Invocation, body: bytes) -> NewCall:
-        now = self._clock.now()
         ttl = _whole(asked.ttl, TTL, "RequestTTLSeconds")
         made = _time_ordered_id()
-        output, failure = self._locations(endpoint, config.get("OutputConfig", {}), asked, made)
+        destination = self._destination(endpoint, config)
+        output, failure = destination.locations(asked.extension, asked.filename or f"{made}.out")
+        if asked.extension:  # it may lead out of the bucket; a file's name cannot
+            for url in (output, failure):
+                self._check(url)
         request = Request(
             ttl=ttl,
             timeout=_whole(asked.timeout, TIMEOUT, "InvocationTimeoutSeconds"),
@@ -155,48 +163,92 @@ class Acceptance:
             content_type=asked.content_type or ("" if asked.input_location else JSON),
             accept=asked.accept,
             custom_attributes=asked.custom_attributes,
-            topics=_topics(config.get("OutputConfig", {}).get("NotificationConfig")),
+            topics=destination.topics,
         )
         return NewCall(
             inference_id=asked.inference_id or made,
             output=output,
             failure=failure,
             request=to_json(request).decode(),
-            expires_at=now + ttl,
+            expires_at=self._clock.now() + ttl,
             body=None if asked.input_location else body,
             key=asked.key or None,
         )
 
-    def _locations(
-        self, endpoint: str, config: Mapping[str, Any], asked: Invocation, made: str
-    ) -> tuple[str, str]:  # fmt: skip
-        """OutputLocation and FailureLocation, whose buckets exist."""
-        outputs = config.get("S3OutputPath") or f"{self._default}/{endpoint}"
-        failures = config.get("S3FailurePath") or outputs
-        extension = asked.extension.strip("/")
-        filename = asked.filename or f"{made}.out"
-        stem = filename.partition(".")[0]
-        output = self._location(outputs, extension, filename, default="S3OutputPath" not in config)
-        failure = self._location(
-            failures, extension, f"{stem}-error.out", default="S3OutputPath" not in config
-        )  # fmt: skip
-        return str(output), str(failure)
+    def _destination(self, endpoint: str, config: Mapping[str, Any]) -> _Destination:
+        """Where answers go, by the endpoint's config; the buckets exist. Raises ValidationError."""
+        found = self._destinations.get(endpoint)
+        if found is None or found.config is not config:
+            found = self._destinations[endpoint] = self._new_destination(endpoint, config)
+        for folder in found.folders:
+            if not os.path.isdir(folder):
+                del self._destinations[endpoint]
+                found = self._new_destination(endpoint, config)
+        return found
 
-    def _location(self, base: str, *parts: str, default: bool) -> Location:
+    def _new_destination(self, endpoint: str, config: Mapping[str, Any]) -> _Destination:
+        output = config.get("OutputConfig", {})
+        outputs = output.get("S3OutputPath")
+        if outputs is None:
+            outputs = f"{self._default}/{endpoint}"
+            self._objects.make_bucket(parse_location(outputs).bucket)
+        failures = output.get("S3FailurePath") or outputs
+        folders = {self._check(f"{base.rstrip('/')}/x") for base in (outputs, failures)}
+        return _Destination(
+            config, _base(outputs), _base(failures), tuple(folders), _topics(output.get("NotificationConfig"))
+        )
+
+    def _check(self, url: str) -> str:
+        """The folder of a bucket in which this may become an object. Raises ValidationError."""
         try:
-            start = parse_location(base)
-            location = Location(start.bucket, "/".join(filter(None, (start.key.rstrip("/"), *parts))))
+            location = parse_location(url)
             self._objects.path(location)
-            if default:
-                self._objects.make_bucket(location.bucket)
-            self._objects.folder(location.bucket)
+            return str(self._objects.folder(location.bucket))
         except FourfoldError as error:
-            raise ValidationError(f"The answer cannot be put at {base}: {error.message}") from None
-        return location
+            raise ValidationError(f"The answer cannot be put at {url}: {error.message}") from None
 
 
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> Invocation:
-    """The members among the headers (names in lower case). Raises ValidationError."""
+class _Destination(NamedTuple):
+    """Where the answers of an endpoint go."""
+
+    config: Mapping[str, Any]
+    """What it was made from."""
+    outputs: str
+    """`s3://bucket/` or `s3://bucket/prefix/`."""
+    failures: str
+    folders: tuple[str, ...]
+    """The buckets' folders."""
+    topics: Topics
+
+    def locations(self, extension: str, filename: str) -> tuple[str, str]:
+        """OutputLocation and FailureLocation."""
+        between = f"{extension}/" if (extension := extension.strip("/")) else ""
+        stem = filename.partition(".")[0]
+        return f"{self.outputs}{between}{filename}", f"{self.failures}{between}{stem}-error.out"
+
+
+def _base(url: str) -> str:
+    location = parse_location(url)
+    key = location.key.rstrip("/")
+    return f"s3://{location.bucket}/{key}/" if key else f"s3://{location.bucket}/"
+
+
+def _config(db: Connection, endpoint: str) -> Mapping[str, Any]:
+    """AsyncInferenceConfig of an endpoint that is not in service. Raises ValidationError."""
+    found = resources.get(db, "endpoint", endpoint)
+    config: Mapping[str, Any] | None = None
+    if found is not None and found.status not in ("Creating", "Failed", "Deleting"):
+        config = found.document["wanted"]["config"].get("AsyncInferenceConfig")
+    if config is None:
+        raise ValidationError(
+            f"Endpoint {endpoint} not found, or it does not take asynchronous calls now. `fourfold list` shows the "
+            "endpoints and their status."
+        )
+    return config
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Invocation:
+    """What headers ask for; their names are in lower case. Raises ValidationError."""
     found: dict[str, str] = {}
     for name, value in headers:
         if name.startswith(_PREFIX):
@@ -275,6 +327,5 @@ _NO_TOPICS = Topics()
 def _time_ordered_id() -> str:
     """A UUID of version 7: ids made one after the other are neighbours in the index, however long the queue."""
     value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x7000 << 64) | (0x8000 << 48)
     text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-a{text[17:20]}-{text[20:]}"

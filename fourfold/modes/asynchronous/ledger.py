@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -35,6 +36,16 @@ PAUSE = 0.5
 Deliver = Callable[[list[Claim]], None]
 
 
+class Waiter(Protocol):
+    """Whoever sent a call. Told on the event loop, exactly one of the two, exactly once."""
+
+    def accepted(self, accepted: Accepted) -> None:
+        """It is on disk."""
+
+    def fail(self, error: FourfoldError) -> None:
+        """It was not accepted."""
+
+
 class BacklogFull(ThrottlingException):
     """The endpoint's queue is full."""
 
@@ -47,12 +58,12 @@ class DiskFull(ServiceUnavailable):
     retry_after = 30
 
 
-@dataclass
+@dataclass(slots=True)
 class _Acceptance:
     endpoint: str
     call: NewCall
     most: int
-    done: asyncio.Future[Accepted]
+    waiter: Waiter
 
 
 @dataclass
@@ -95,17 +106,15 @@ class Ledger:
         self._waiting: set[str] = set()
         self._news = asyncio.Event()
 
-    async def accept(self, endpoint: str, call: NewCall, most: int) -> Accepted:
-        """Queue a call; when this returns, it is on disk.
+    def accept(self, endpoint: str, call: NewCall, most: int, waiter: Waiter) -> None:
+        """Queue a call.
 
-        Raises:
-            BacklogFull: `most` calls are queued already.
-            DiskFull: there is no room on the disk.
+        Args:
+            most: calls that may be queued.
+            waiter: is told when the call is on disk; or BacklogFull, or DiskFull.
         """
-        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._work.acceptances.append(_Acceptance(endpoint, call, most, done))
+        self._work.acceptances.append(_Acceptance(endpoint, call, most, waiter))
         self._news.set()
-        return await done
 
     def want(self, endpoint: str, most: int, deliver: Deliver) -> None:
         """There is room for `most` calls of an endpoint; what comes is handed to `deliver`. Replaces the last want."""
@@ -214,12 +223,10 @@ class Ledger:
         for given in work.returns:
             self._later(given.token.endpoint, given.not_before)
         for each, answer in zip(work.acceptances, written.accepted, strict=True):
-            if each.done.done():
-                continue  # the client has gone; the call stays
             if answer is not None:
-                each.done.set_result(answer)
+                each.waiter.accepted(answer)
             else:
-                each.done.set_exception(
+                each.waiter.fail(
                     BacklogFull(
                         f"{each.most:,} calls wait for endpoint {each.endpoint} already (--max-backlog). Try again "
                         "later, or add instances."
@@ -265,11 +272,10 @@ class Ledger:
 
     def _refuse(self, work: _Work, error: FourfoldError) -> None:
         for each in work.acceptances:
-            if not each.done.done():
-                each.done.set_exception(error)
+            each.waiter.fail(error)
         work.acceptances = []
 
 
 def _is_race(error: Exception) -> bool:
     """Did another server write at the same moment: a call with the same key, or rows in another order?"""
-    return isinstance(error, sa.exc.IntegrityError | queue.Raced) or "deadlock" in str(error).lower()
+    return isinstance(error, sa.exc.IntegrityError) or "deadlock" in str(error).lower()

@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from fourfold.clock import Clock
 from fourfold.errors import FourfoldError, ValidationException
@@ -22,15 +21,17 @@ from fourfold.modes.asynchronous.ledger import Ledger
 from fourfold.modes.asynchronous.messages import Notifier
 from fourfold.modes.asynchronous.orders import JSON, KEPT, Request, Verdict, request_of, to_json, verdict_of
 from fourfold.records import Outcome
-from fourfold.storage.objects import About, Location, Objects, parse_location, sync_folder, unread_etag
+from fourfold.storage.objects import About, FileSystems, Location, Objects, parse_location, unread_etag
 from fourfold.store.queue import Publication, Token
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 128
 """Objects that are written before others get a turn."""
-MOST_UNSYNCED = 512
-"""Objects, each an open file, that may wait to be synced together."""
+MOST_UNSYNCED = 2048
+"""Objects that may wait to be synced together."""
+SYNC_PAUSE = 0.1
+"""Seconds between two syncs: a sync holds up the queue's own, and can be as large as it likes."""
 FIRST_PAUSE = 0.5
 MOST_PAUSE = 30.0
 """Seconds after which an object that could not be written is tried again."""
@@ -43,14 +44,6 @@ class _Item:
     verdict: Verdict
     outcome: Outcome
     tries: int = 0
-
-
-@dataclass
-class _Placed:
-    """An object that can be seen: what is to be synced, so that it also survives a loss of power."""
-
-    file: int | None
-    folder: Path | None
 
 
 class Publisher:
@@ -83,7 +76,8 @@ class Publisher:
         self._todo: list[_Item] = []
         self._held: set[Token] = set()
         self._news = asyncio.Event()
-        self._unsynced: list[tuple[_Item, _Placed | OSError]] = []
+        self._disks = FileSystems()
+        self._unsynced: list[_Item] = []
         self._placed = asyncio.Event()
         self._few_unsynced = asyncio.Event()
         self._few_unsynced.set()
@@ -111,33 +105,41 @@ class Publisher:
             while self._todo:
                 batch, self._todo = self._todo[:AT_ONCE], self._todo[AT_ONCE:]
                 await self._few_unsynced.wait()
-                placed = await asyncio.to_thread(_place_batch, self._objects, batch)
-                self._unsynced += zip(batch, placed, strict=True)
+                errors = await asyncio.to_thread(_place_batch, self._objects, self._disks, batch)
+                for item, error in errors:
+                    self._again(item, error)
+                failed = {id(item) for item, _ in errors}
+                self._unsynced += [item for item in batch if id(item) not in failed]
                 if len(self._unsynced) >= MOST_UNSYNCED:
                     self._few_unsynced.clear()
                 self._placed.set()
 
     async def _finish_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        synced = -SYNC_PAUSE
         while True:
             await self._placed.wait()
+            await asyncio.sleep(synced + SYNC_PAUSE - loop.time())
             self._placed.clear()
             batch, self._unsynced = self._unsynced, []
             self._few_unsynced.set()
-            errors = await asyncio.to_thread(_sync, [placed for _, placed in batch])
-            await self._finish([(item, error) for (item, _), error in zip(batch, errors, strict=True)])
-
-    async def _finish(self, batch: list[tuple[_Item, OSError | None]]) -> None:
-        done = []
-        for item, error in batch:
-            if error is not None:
-                self._again(item, error)
+            if not batch:
                 continue
+            try:
+                await asyncio.to_thread(self._disks.sync)
+                synced = loop.time()
+            except OSError as error:
+                for item in batch:
+                    self._again(item, error)
+            else:
+                await self._finish(batch)
+
+    async def _finish(self, batch: list[_Item]) -> None:
+        for item in batch:
             await self._tell(item)
-            done.append((item.call.token, item.outcome))
             self._figures.ended(item.call, item.verdict, self._clock.now())
-        if done:
-            tokens = {token for token, _ in done}
-            self._ledger.finish(done, lambda: self._held.difference_update(tokens))
+        done = [(item.call.token, item.outcome) for item in batch]
+        self._ledger.finish(done, lambda: self._held.difference_update(token for token, _ in done))
 
     def _again(self, item: _Item, error: OSError) -> None:
         log.error(
@@ -199,66 +201,59 @@ def kept_token(name: str) -> Token | None:
     return Token(endpoint, int(number), int(attempt)) if number.isdigit() and attempt.isdigit() else None
 
 
-def _place_batch(objects: Objects, batch: list[_Item]) -> list[_Placed | OSError]:
-    """Make the objects of a batch. What cannot ever be written changes its call's outcome to failed."""
-    results: list[_Placed | OSError] = []
+def _place_batch(objects: Objects, disks: FileSystems, batch: list[_Item]) -> list[tuple[_Item, OSError]]:
+    """Make the objects of a batch; those that could not be made, and why.
+
+    What cannot ever be made changes its call's outcome to failed.
+    """
+    errors = []
     for item in batch:
         try:
-            results.append(_place(objects, item))
+            _place(objects, disks, item)
         except ValidationException as error:
             log.error("an outcome has no place", extra={"call": item.call.inference_id, "reason": error.message})
             item.outcome = "failed" if item.outcome == "completed" else item.outcome
-            results.append(_Placed(None, None))
         except OSError as error:
-            results.append(error)
-    return results
+            errors.append((item, error))
+    return errors
 
 
-def _sync(batch: list[_Placed | OSError]) -> list[OSError | None]:
-    """Sync files, then their folders once each. What went wrong, by object."""
-    placed = [each for each in batch if isinstance(each, _Placed)]
-    failed: OSError | None = None
-    try:
-        for each in placed:
-            if each.file is not None:
-                os.fsync(each.file)
-        for folder in {each.folder for each in placed if each.folder is not None}:
-            sync_folder(folder)
-    except OSError as error:
-        failed = error
-    finally:
-        for each in placed:
-            if each.file is not None:
-                os.close(each.file)
-    return [each if isinstance(each, OSError) else failed for each in batch]
-
-
-def _place(objects: Objects, item: _Item) -> _Placed:
+def _place(objects: Objects, disks: FileSystems, item: _Item) -> None:
     """Put one outcome where it can be seen. Raises OSError, ValidationException."""
     call, verdict = item.call, item.verdict
     completed = verdict.outcome == "completed"
     location = parse_location(call.output if completed else call.failure)
-    path = objects.path(location)
-    kept = objects.folder(location.bucket) / KEPT
+    path = str(objects.path(location))
+    folder = str(objects.folder(location.bucket))
+    kept = f"{folder}/{KEPT}"
+    system = disks.of(folder)
     content_type = verdict.content_type if completed else JSON
     if completed and verdict.kept:
+        source = f"{kept}/{verdict.kept}"
         with contextlib.suppress(FileNotFoundError):  # renamed before a crash
-            _describe(objects, location, (kept / verdict.kept).stat(), content_type)
-        _rename(kept / verdict.kept, path)
-        return _Placed(None, path.parent)
-    body = (call.body or b"") if completed else failure_object(call, verdict)
-    temporary = kept / f"{kept_name(call.token)}.{'out' if completed else 'error'}"
-    file = _create(temporary)
+            _describe(objects, location, os.stat(source), content_type)
+    else:
+        source = f"{kept}/{kept_name(call.token)}.{'out' if completed else 'error'}"
+        body = (call.body or b"") if completed else failure_object(call, verdict)
+        try:
+            written = _write(source, body)
+        except FileNotFoundError:
+            os.makedirs(kept, exist_ok=True)
+            written = _write(source, body)
+        _describe(objects, location, written, content_type)
+    _rename(source, path)
+    disks.wrote(system)
+
+
+def _write(path: str, body: bytes) -> os.stat_result:
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     try:
         view = memoryview(body)
         while view:
             view = view[os.write(file, view) :]
-        _describe(objects, location, os.fstat(file), content_type)
-        _rename(temporary, path)
-    except BaseException:
+        return os.fstat(file)
+    finally:
         os.close(file)
-        raise
-    return _Placed(file, path.parent)
 
 
 def _describe(objects: Objects, location: Location, file: os.stat_result, content_type: str) -> None:
@@ -270,22 +265,13 @@ def _describe(objects: Objects, location: Location, file: os.stat_result, conten
         objects.describe(location, about)
 
 
-def _create(path: Path) -> int:
-    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+def _rename(source: str, target: str) -> None:
     try:
-        return os.open(path, flags, 0o644)
+        os.rename(source, target)
     except FileNotFoundError:
-        path.parent.mkdir(exist_ok=True)
-        return os.open(path, flags, 0o644)
-
-
-def _rename(source: Path, target: Path) -> None:
-    try:
-        source.rename(target)
-    except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # renamed before a crash, and so it is there, or was removed since
-            source.rename(target)
+            os.rename(source, target)
 
 
 def _response(objects: Objects, item: _Item) -> bytes | None:
