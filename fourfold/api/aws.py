@@ -85,7 +85,8 @@ class AwsApi:
         request = Request(scope)
         signed = _CREDENTIAL.search(request.headers.get("authorization", "") or unquote(request.url.query))
         service = self._find(request, signed[1] if signed else "") or next(iter(self.services.values()))
-        answer = service.contract.serialize_error(error, request_id().decode())
+        protocol = service.contract.spoken(HttpRequest(request.method, "", "", request.headers, b""))
+        answer = service.contract.serialize_error(error, request_id().decode(), protocol)
         return Response(answer.body, answer.status, answer.headers)
 
     def _find(self, request: Request, signed_for: str) -> Service | None:

@@ -5,8 +5,8 @@
     contract.serialize(call.operation, answer)          status, headers, body
     contract.serialize_error(error)
 
-Protocols: JSON 1.0 and 1.1, query (form in, XML out), REST-JSON. A service is a class whose methods are marked with
-`@operation("CreateModel")`; parsing and writing need no code of its own.
+Protocols: JSON 1.0 and 1.1, query (form in, XML out), REST-JSON, Smithy's RPC in CBOR. A service is a class whose
+methods are marked with `@operation("CreateModel")`; parsing and writing need no code of its own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ import botocore.loaders
 import msgspec
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
+from fourfold.api import cbor
 from fourfold.api.validation import SerializationException, validated
 from fourfold.errors import FourfoldError, UnknownOperationException
 
 FORM = "application/x-www-form-urlencoded"
+CBOR = "smithy-rpc-v2-cbor"
+_CBOR_HEADERS = {"smithy-protocol": "rpc-v2-cbor", "content-type": "application/cbor"}
 
 F = TypeVar("F", bound=Callable[..., Awaitable[dict[str, Any]]])
 
@@ -107,7 +110,8 @@ class Contract:
     def __init__(self, name: str) -> None:
         self.name = name
         self.model = ServiceModel(_load(name), name)
-        self.protocol: str = self.model.protocol
+        protocols = self.model.metadata.get("protocols", [])
+        self.protocol: str = "json" if "json" in protocols else self.model.protocol
         self.target_prefix: str = self.model.metadata.get("targetPrefix", "")
         self.signing_name: str = self.model.metadata.get("signingName", self.model.metadata["endpointPrefix"])
 
@@ -140,8 +144,10 @@ class Contract:
         return self.model.operation_model(name)
 
     def spoken(self, request: HttpRequest) -> str:
-        """The protocol of a request. Of a service that has several, JSON has a target and query has a form."""
+        """The protocol of a request. Of a service that has several, JSON has a target, query a form, CBOR a header."""
         several = self.model.metadata.get("protocols", [])
+        if CBOR in several and request.headers.get("smithy-protocol") == _CBOR_HEADERS["smithy-protocol"]:
+            return CBOR
         if "json" in several and "x-amz-target" in request.headers:
             return "json"
         if "query" in several and request.headers.get("content-type", "").startswith(FORM):
@@ -156,6 +162,10 @@ class Contract:
         if protocol == "query":
             body = _xml_answer(self.model, name, shape, answer, request_id)
             return HttpAnswer(200, headers | {"content-type": "text/xml"}, body)
+        if protocol == CBOR:
+            return HttpAnswer(
+                200, headers | _CBOR_HEADERS, cbor.encode({} if shape is None else _to_cbor(shape, answer))
+            )
         content = {} if shape is None else _to_json(shape, answer)
         headers["content-type"] = f"application/x-amz-json-{self.model.metadata.get('jsonVersion', '1.1')}"
         if protocol == "rest-json":
@@ -176,7 +186,10 @@ class Contract:
         headers |= {"x-amzn-errortype": error.code, "content-type": "application/x-amz-json-1.1"}
         if "awsQueryCompatible" in self.model.metadata:
             headers["x-amzn-query-error"] = f"{error.code};{'Sender' if error.status < 500 else 'Receiver'}"
-        body = msgspec.json.encode({"__type": error.code, "message": error.message, "Message": error.message})
+        content = {"__type": error.code, "message": error.message, "Message": error.message}
+        if protocol == CBOR:
+            return HttpAnswer(error.status, headers | _CBOR_HEADERS, cbor.encode(content))
+        body = msgspec.json.encode(content)
         return HttpAnswer(error.status, headers, body)
 
 
@@ -201,6 +214,17 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise SerializationException("The request body must be a JSON object.")
     return params
+
+
+def _parse_cbor(contract: Contract, request: HttpRequest) -> tuple[str, dict[str, Any]]:
+    """`POST /service/<service>/operation/<operation>`; no body is no members."""
+    try:
+        params = cbor.decode(request.body) if request.body else {}
+    except cbor.CborError as error:
+        raise SerializationException(f"The request body is not CBOR: {error}.") from None
+    if not isinstance(params, dict):
+        raise SerializationException("The request body must be a CBOR map.")
+    return request.path.rpartition("/operation/")[2], params
 
 
 def _parse_query(contract: Contract, request: HttpRequest) -> tuple[str, dict[str, Any]]:
@@ -311,7 +335,7 @@ _PARSERS: dict[str, Callable[[Contract, HttpRequest], tuple[str, dict[str, Any]]
     "json": _parse_json,
     "query": _parse_query,
     "rest-json": _parse_rest,
-    "smithy-rpc-v2-cbor": _parse_json,
+    CBOR: _parse_cbor,
 }
 
 
@@ -335,6 +359,21 @@ def _to_json(shape: Shape, value: Any) -> Any:
     if shape.type_name == "timestamp" and shape.serialization.get("timestampFormat") == "iso8601":
         return _iso(value)
     return value
+
+
+def _to_cbor(shape: Shape, value: Any) -> Any:
+    match shape:
+        case StructureShape():
+            return {
+                name: _to_cbor(shape.members[name], item)
+                for name, item in value.items()
+                if item is not None and name in shape.members
+            }
+        case ListShape():
+            return [_to_cbor(shape.member, item) for item in value]
+        case MapShape():
+            return {name: _to_cbor(shape.value, item) for name, item in value.items()}
+    return cbor.Moment(value) if shape.type_name == "timestamp" else value
 
 
 def _xml_answer(

@@ -263,11 +263,23 @@ def description(endpoint: Resource) -> Document:
         "PendingDeploymentSummary": _pending(document, stage) if stage and endpoint.status == "Updating" else None,
     }
     if document["deployed"]:
-        answer["ProductionVariants"] = [_variant_summary(v, now, wanted) for v in now["config"]["ProductionVariants"]]
-        shadows = now["config"].get("ShadowProductionVariants")
-        if shadows:
-            answer["ShadowProductionVariants"] = [_variant_summary(v, now, wanted) for v in shadows]
+        for member in ("ProductionVariants", "ShadowProductionVariants"):
+            variants = now["config"].get(member)
+            if variants:
+                answer[member] = [_variant_summary(v, now, wanted) | _variant_status(endpoint, v) for v in variants]
     return {member: value for member, value in answer.items() if value is not None}
+
+
+def _variant_status(endpoint: Resource, variant: Document) -> Document:
+    """What happens to a variant that answers, while something does."""
+    wanted = {one["VariantName"] for one in all_variants(endpoint.document["wanted"]["config"])}
+    if endpoint.status == "Deleting":
+        status = "Deleting"
+    elif endpoint.status in ("Updating", "SystemUpdating", "RollingBack"):
+        status = "Updating" if variant["VariantName"] in wanted else "Deleting"
+    else:
+        return {}
+    return {"VariantStatus": [{"Status": status, "StartTime": endpoint.modified_at}]}
 
 
 def _pending(document: Document, stage: Document) -> Document:

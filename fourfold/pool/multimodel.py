@@ -32,6 +32,7 @@ from fourfold.pool.fleet import Fleet
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
 from fourfold.pool.processes import private_bytes, yield_to_others
+from fourfold.pool.sessions import SESSION
 from fourfold.pool.several import Several
 from fourfold.records import Call, WorkerSpec
 
@@ -209,7 +210,7 @@ class MultiModel(Several):
         """Take a call.
 
         Raises:
-            ValidationError: it names no TargetModel.
+            ValidationError: it names no TargetModel, or a session.
             ThrottlingException: too many wait for this model, or for models that are not loaded.
         """
         self._named(waiter.call).batcher.submit(waiter)
@@ -225,11 +226,17 @@ class MultiModel(Several):
             model.batcher.withdraw(waiter)
 
     def _named(self, call: Call) -> Model:
-        name = call.headers.get(TARGET_MODEL) if call.headers is not None else None
+        headers = call.headers or {}
+        name = headers.get(TARGET_MODEL)
         if not name:
             raise ValidationError(
                 "TargetModel is needed: this is a multi-model endpoint. Name a model by its path below the model's "
                 "ModelDataUrl, as in model-a.tar.gz."
+            )
+        if SESSION in headers:
+            raise ValidationError(
+                "A multi-model endpoint keeps no sessions: a model that nobody calls is unloaded, and their state with "
+                "it. Leave SessionId out, or give the model an endpoint of its own."
             )
         model = self._models.get(name)
         if model is None:

@@ -97,6 +97,13 @@ def test_a_model_is_loaded_when_it_is_called_and_stays(server, fleet_of_models):
     assert figure(server, "fourfold_model_cache_misses_total", name) == 2
 
 
+def test_a_session_is_refused_rather_than_forgotten(server, fleet_of_models):
+    name = fleet_of_models("visits")
+    with pytest.raises(ClientError, match="keeps no sessions") as error:
+        ask(server, name, "m0.tar.gz", SessionId="NEW_SESSION")
+    assert error.value.response["Error"]["Code"] == "ValidationError"
+
+
 def test_a_model_that_is_uploaded_later_can_be_called(server, fleet_of_models, handler):
     name = fleet_of_models("later", 1)
     with pytest.raises(ClientError, match="Failed to download model data") as error:

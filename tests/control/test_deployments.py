@@ -250,11 +250,14 @@ def test_a_canary_moves_traffic_in_two_steps_and_no_call_fails(shop):
     with under_load(shop, "shop") as load:
         update(shop, "new", blue_green("CANARY", wait=2, CanarySize=percent(20)))
         eventually(lambda: pending(shop) == ("Updating", "Baking"))
+        (serving,) = shop.client("sagemaker").describe_endpoint(EndpointName="shop")["ProductionVariants"]
+        assert [one["Status"] for one in serving["VariantStatus"]] == ["Updating"]
         eventually(lambda: load.newest() == {"old", "new"})
         found = shop.wait("shop")
         eventually(lambda: load.newest() == {"new"})
     assert found["EndpointConfigName"] == "new"
     assert "PendingDeploymentSummary" not in found
+    assert "VariantStatus" not in found["ProductionVariants"][0]
     assert "FailureReason" not in found
 
 
