@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from fourfold.advisor.advise import EDGE, advise
 from fourfold.advisor.drawing import draw_tree
 from fourfold.advisor.load import check, from_file, from_members, from_text, trace_file
+from fourfold.advisor.rules import TREE, Node, Question
 from fourfold.advisor.scenario import MODES, Scenario
 from fourfold.cli import app
 from fourfold.errors import ValidationException
@@ -163,6 +165,30 @@ def test_the_walk_asks_the_questions_of_the_tree_one_by_one() -> None:
     assert found["recommendation"] == "serverless"
     assert [step["answer"] for step in found["path"]] == ["no", "no", "no", "no", "yes", "yes"]
     assert done.stderr.count("[y/n/?]") == 6
+
+
+def ways_down(node: Node, said: str = "") -> Iterator[tuple[str, str]]:
+    """Every way through the tree: its answers as letters, and the mode at its end."""
+    if isinstance(node, Question):
+        yield from ways_down(node.yes, said + "y")
+        yield from ways_down(node.no, said + "n")
+    else:
+        yield said, node.mode
+
+
+@pytest.mark.parametrize(("said", "mode"), list(ways_down(TREE)))
+def test_every_way_down_by_hand_ends_where_the_tree_does(said: str, mode: str) -> None:
+    """A question that an earlier answer has settled is not asked again; the rest is."""
+    done = run("-i", "--json", input="\n".join(said) + "\n")
+    assert done.exit_code == 0, done.stderr
+    found = after_the_echo(done)
+    asked = done.stderr.count("[y/n/?]")
+    taken = "".join(step["answer"][0] for step in found["path"])
+    assert taken[:asked] == said[:asked]
+    assert found["recommendation"] == dict(ways_down(TREE))[taken]
+    assert asked >= len(said) - 1
+    if taken == said:
+        assert found["recommendation"] == mode
 
 
 def test_the_walk_asks_again_after_nonsense_and_leaves_unknowns_open() -> None:

@@ -135,6 +135,10 @@ def test_terraform_is_hcl_and_its_references_lead_somewhere(plan: Plan, tmp_path
     declared = {(_bare(kind), _bare(name)) for r in parsed["resource"] for kind, of in r.items() for name in of}
     for kind, name in re.findall(r"(?<!data\.)\b(aws_[a-z0-9_]+)\.([a-z_0-9]+)\.", main):
         assert (kind, name) in declared
+    looked_up = {(_bare(k), _bare(n)) for r in parsed.get("data", ()) for k, of in r.items() for n in of}
+    assert set(re.findall(r"\bdata\.(aws_[a-z0-9_]+)\.([a-z_0-9]+)", main)) <= looked_up
+    computed = {_bare(name) for r in parsed.get("locals", ()) for name in r}
+    assert set(re.findall(r"\blocal\.([a-z_0-9]+)", main)) <= computed
     names = {_bare(name) for v in variables for name in v}
     assert set(re.findall(r"\bvar\.([a-z_]+)", main)) <= names
 
