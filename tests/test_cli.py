@@ -374,6 +374,8 @@ class TestServerless:
 def test_a_mistake_is_told_and_leaves_nothing_behind(shell: Shell, halves: Path) -> None:
     wrong = shell.run("deploy", str(halves), "--name", "mistaken", "--instance-type", "ml.none", code=1)
     assert "instanceType" in wrong.stderr
+    wrong = shell.run("deploy", str(halves), "--name", "crowded", "--instance-count", "999999999", code=1)
+    assert "instances at most" in wrong.stderr
     wrong = shell.run("deploy", str(halves), "--name", "misspelt", "--format", "onxx", code=1)
     assert "There is no format 'onxx'" in wrong.stderr
     assert "onnx, " in wrong.stderr
@@ -384,6 +386,7 @@ def test_a_mistake_is_told_and_leaves_nothing_behind(shell: Shell, halves: Path)
         "sagemaker", endpoint_url=shell.url, region_name="us-east-1", aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key,
     )  # fmt: skip
-    for part in ("mistaken", "misspelt"):
+    for part in ("mistaken", "misspelt", "crowded"):
         assert sagemaker.list_models(NameContains=part)["Models"] == []
+        assert sagemaker.list_endpoint_configs(NameContains=part)["EndpointConfigs"] == []
     sagemaker.close()

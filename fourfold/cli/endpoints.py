@@ -299,13 +299,18 @@ def _async_config(
 
 
 def _point_endpoint_at(sagemaker: Any, name: str, config: str, before: dict[str, Any] | None) -> None:
+    """Create the endpoint, or update it. What was made for it goes again where the server refuses."""
+    from botocore.exceptions import ClientError
+
     if before is not None and before["EndpointStatus"] == "Failed":  # deleting is all that AWS lets one do with it
         _delete_endpoint(sagemaker, name, wait=True)
         before = None
-    if before is None:
-        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    else:
-        sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
+    point = sagemaker.create_endpoint if before is None else sagemaker.update_endpoint
+    try:
+        point(EndpointName=name, EndpointConfigName=config)
+    except ClientError:
+        _clear_away(sagemaker, name, config)
+        raise
 
 
 def _wait(sagemaker: Any, name: str, config: str, line: Any) -> dict[str, Any]:
