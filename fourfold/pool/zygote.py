@@ -1,7 +1,7 @@
 """A process with the frameworks already imported, from which workers are forked in milliseconds.
 
-Runs as `python -m fourfold.pool.zygote FD MODULE...`: imports the modules, then serves FD, a Unix seqpacket socket to
-the gateway, one message a packet:
+Runs as `python -m fourfold.pool.zygote FD PARENT MODULE...`: imports the modules, then serves FD, a Unix seqpacket
+socket to the gateway (the process PARENT), one message a packet:
 
     gateway                                     zygote
     Fork(id, log_path, nice) + worker's socket  →   Forked(id, pid)
@@ -16,6 +16,7 @@ its own; its workers need not load. A model that is not `forkable`, or that star
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -121,16 +122,17 @@ def _serve(gateway: socket.socket, run: Callable[[socket.socket], None]) -> None
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the wake-up pipe is written to
     inherited = (gateway.fileno(), wake_read, wake_write)
-    while True:
-        readable, _, _ = select.select([gateway.fileno(), wake_read], [], [])
-        if wake_read in readable:
-            os.read(wake_read, 4096)
-            _report_exits(gateway)
-        if gateway.fileno() in readable:
-            packet, descriptors, _, _ = socket.recv_fds(gateway, PACKET, 1)
-            if not packet:
-                return
-            _fork(gateway, _decode_fork(packet), descriptors[0], inherited, run)
+    with contextlib.suppress(ConnectionError):  # a gateway that ends need not have read every report
+        while True:
+            readable, _, _ = select.select([gateway.fileno(), wake_read], [], [])
+            if wake_read in readable:
+                os.read(wake_read, 4096)
+                _report_exits(gateway)
+            if gateway.fileno() in readable:
+                packet, descriptors, _, _ = socket.recv_fds(gateway, PACKET, 1)
+                if not packet:
+                    return
+                _fork(gateway, _decode_fork(packet), descriptors[0], inherited, run)
 
 
 def _fork(
