@@ -19,6 +19,7 @@ from fourfold.advisor.scenario import MODES, Mode, Scenario
 if TYPE_CHECKING:
     from fourfold.advisor.prices import Prices
     from fourfold.advisor.search import Plan
+    from fourfold.advisor.tradeoffs import Mixed
 
 EDGE = (
     "The answer is needed where the network cannot be waited for: a round trip to a cloud region takes tens of "
@@ -65,6 +66,8 @@ class Advice:
     alternatives: tuple[Alternative, ...]
     assumptions: tuple[str, ...]
     questions: tuple[str, ...]
+    mixed: Mixed | None = None
+    """Instances with a serverless endpoint above them, where that is cheaper than either of the two alone."""
 
     @property
     def mode(self) -> Mode:
@@ -99,6 +102,13 @@ class Advice:
                 for a in self.alternatives
             ],
             "path": [{"question": s.question, "answer": s.answer, "because": s.because} for s in self.decision.path],
+            "mixed": self.mixed
+            and {
+                "text": self.mixed.text,
+                "monthly_cost_usd": _number(self.mixed.cost.total),
+                "cost_lines": [_line(line.plain()) for line in self.mixed.cost.lines],
+                "configuration": self.mixed.configuration,
+            },
             "assumptions": list(self.assumptions),
             "questions": list(self.questions),
             "facts": [{"member": e.member, "value": e.value, "from": e.source} for e in self.scenario.evidence],
@@ -124,9 +134,11 @@ def advise(scenario: Scenario, prices: Prices | None = None) -> Advice:
     from fourfold.advisor.load import check
     from fourfold.advisor.prices import shipped
     from fourfold.advisor.search import plans
+    from fourfold.advisor.tradeoffs import mixed
 
     check(scenario)
-    offers = plans(scenario, prices or shipped())
+    table = prices or shipped()
+    offers = plans(scenario, table)
     decision = _settle(scenario, decide(scenario), offers)
     chosen = offers[decision.mode]
     alternatives = tuple(
@@ -137,6 +149,7 @@ def advise(scenario: Scenario, prices: Prices | None = None) -> Advice:
     return Advice(
         scenario, decision, chosen, alternatives, tuple(_assumptions(scenario, decision, chosen)),
         tuple(_questions(scenario, decision)),
+        mixed(scenario, table) if decision.mode in ("real-time", "serverless") else None,
     )  # fmt: skip
 
 

@@ -129,9 +129,8 @@ def _others(advice: Advice) -> str:
 def _findings(advice: Advice, prices: Prices) -> list[str]:
     """What the pictures say, in words."""
     said = [f"{c.text[0].upper()}{c.text[1:]}." for c in tradeoffs.crossings(advice.scenario, prices, _fitting(advice))]
-    mix = tradeoffs.mixed(advice.scenario, prices)
-    if mix is not None:
-        said.append(f"A mixed plan would be cheaper: {mix.text}.")
+    if advice.mixed is not None:
+        said.append(f"A mixed plan would be cheaper: {advice.mixed.text}.")
     seen = simulate.run(advice.plan).latency_ms()
     if seen:
         figures = ", ".join(f"{name} {pictures.duration(ms)}" for name, ms in seen.items())

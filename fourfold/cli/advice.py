@@ -27,6 +27,8 @@ def show(advice: Advice) -> None:
                 for x in advice.plan.cost.lines
             ],
         )
+    if advice.mixed is not None:
+        _list(console, "A mixed plan would be cheaper", [advice.mixed.text])
     _list(
         console,
         "What was read",

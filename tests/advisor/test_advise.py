@@ -94,6 +94,17 @@ def test_a_budget_that_is_too_small_makes_the_answer_infeasible() -> None:
     assert "budget" in {reason["code"] for reason in found["reasons"]}
 
 
+def test_a_mixed_plan_is_told_where_it_is_cheaper_than_either_part() -> None:
+    bursts = ("--processing-s", "0.1", "--payload-mb", "0.05", "--memory-gb", "2", "--latency-p99-ms", "500")
+    found = answer(*bursts, "--requests-per-day", "5e6", "--pattern", "spiky")
+    mixed = found["mixed"]
+    assert mixed["monthly_cost_usd"] == pytest.approx(sum(line["cost_usd"] for line in mixed["cost_lines"]), abs=1e-6)
+    assert mixed["monthly_cost_usd"] < found["monthly_cost_usd"]
+    assert set(mixed["configuration"]) == {"base", "overflow"}
+    assert "A mixed plan would be cheaper" in run(*bursts, "--requests-per-day", "5e6", "--pattern", "spiky").stdout
+    assert answer(*bursts, "--requests-per-day", "100", "--pattern", "steady")["mixed"] is None
+
+
 def test_flags_win_over_the_text() -> None:
     found = answer("--text", "Users upload files of 300 MB at any time.", "--payload-mb", "2", "--stream")
     values = {fact["member"]: (fact["value"], fact["from"]) for fact in found["facts"]}
