@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.clock import Clock
+from fourfold.control.composites import is_composite
 from fourfold.control.endpoints import Endpoints, all_variants
 from fourfold.control.packages import with_packages
 from fourfold.errors import ResourceLimitExceeded, ValidationException
@@ -77,6 +78,13 @@ class SageMaker:
                 model = await self._find("model", variant["ModelName"], "model")
                 if "ServerlessConfig" in variant:
                     _check_serverless_model(model)
+                if "AsyncInferenceConfig" in params:
+                    _check_asynchronous_model(model)
+            elif "AsyncInferenceConfig" in params:
+                raise ValidationException(
+                    f'AsyncInferenceConfig needs a ModelName for variant "{variant["VariantName"]}": inference '
+                    "components take no asynchronous calls."
+                )
         arn = await self._create("endpoint-config", params, "EndpointConfigName", "endpoint configuration")
         return {"EndpointConfigArn": arn}
 
@@ -312,6 +320,16 @@ def _check_serverless_model(model: Resource) -> None:
         raise ValidationException(
             f'Model "{model.name}" cannot be used with ServerlessConfig: {what} is not supported for serverless '
             "endpoints. Use InstanceType and InitialInstanceCount instead."
+        )
+
+
+def _check_asynchronous_model(model: Resource) -> None:
+    """What a model of an asynchronous endpoint may not be: its dispatcher gives calls to the workers of one model."""
+    if is_composite(model.document):
+        raise ValidationException(
+            f'Model "{model.name}" cannot be used with AsyncInferenceConfig: inference pipelines, several containers '
+            "and multi-model containers are not supported for asynchronous endpoints. Use a model with one container, "
+            "or leave AsyncInferenceConfig away."
         )
 
 

@@ -209,6 +209,27 @@ def test_each_kind_of_endpoint_takes_its_own_kind_of_call(server, echo, onnx_mod
         runtime.invoke_endpoint_async(EndpointName="sync", Body=b"x")
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"PrimaryContainer": {"ModelDataUrl": "s3://b/models/", "Mode": "MultiModel"}},
+        {"Containers": [{"ModelDataUrl": "s3://b/1.onnx"}, {"ModelDataUrl": "s3://b/2.onnx"}]},
+    ],
+)
+def test_a_model_of_several_is_refused_where_calls_would_wait_for_ever(server, model):
+    sagemaker = server.client("sagemaker")
+    sagemaker.create_model(ModelName="several", ExecutionRoleArn="arn:aws:iam::123456789012:role/test", **model)
+    variant = {"VariantName": "a", "ModelName": "several", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    with pytest.raises(ClientError, match="not supported for asynchronous endpoints") as error:
+        sagemaker.create_endpoint_config(
+            EndpointConfigName="several",
+            ProductionVariants=[variant],
+            AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://answers/out"}},
+        )
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+    sagemaker.delete_model(ModelName="several")
+
+
 def test_a_model_that_batches_gets_batches(server, onnx_model, answers):
     server.deploy("batches", onnx_model, endpoint=False)
     create(server, "batches", {"OutputConfig": {"S3OutputPath": "s3://answers/batches"}})
