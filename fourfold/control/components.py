@@ -23,6 +23,7 @@ from fourfold.config import Settings
 from fourfold.control.composites import Prepare, is_composite
 from fourfold.control.endpoints import check_count
 from fourfold.control.models import Prepared
+from fourfold.control.threads import MOST_THREADS
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError, ValidationException
 from fourfold.pool.components import Components
 from fourfold.pool.fleet import Fleet
@@ -305,7 +306,7 @@ class InferenceComponents:
     def _fleet(self, component: Resource, prepared: Prepared) -> Fleet:
         document = component.document
         needs = document["Specification"].get("ComputeResourceRequirements", {})
-        cores = max(1, int(needs.get("NumberOfCpuCoresRequired", 1)))
+        cores = min(max(1, int(needs.get("NumberOfCpuCoresRequired", 1))), MOST_THREADS)
         spec = msgspec.structs.replace(
             prepared.spec,
             threads=prepared.spec.threads if "FOURFOLD_THREADS" in prepared.spec.environment else cores,

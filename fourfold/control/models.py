@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from fourfold.config import Limits
+from fourfold.control.threads import MOST_THREADS
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.environment import prepare as prepare_environment
@@ -102,7 +103,7 @@ async def prepare(
         path=str(folder),
         format=resolved.name,
         environment=environment,
-        threads=int(number(environment, "FOURFOLD_THREADS", 1)),
+        threads=int(number(environment, "FOURFOLD_THREADS", 1, MOST_THREADS)),
         python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
     )
     load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
@@ -214,8 +215,8 @@ def model_data_url(name: str, container: dict[str, Any]) -> str:
     raise ModelLoadError(f"Model {name!r} names no artifact: give ModelDataUrl in its PrimaryContainer.")
 
 
-def number(environment: Mapping[str, str], name: str, default: float) -> float:
-    """A number from a model's Environment, 0 or more. Raises ModelLoadError naming the variable."""
+def number(environment: Mapping[str, str], name: str, default: float, most: float = 1e9) -> float:
+    """A number from a model's Environment, from 0 to `most`. Raises ModelLoadError naming the variable."""
     text = environment.get(name)
     if text is None:
         return default
@@ -223,6 +224,6 @@ def number(environment: Mapping[str, str], name: str, default: float) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e9:
-        raise ModelLoadError(f"{name} in the model's Environment must be a number of 0 or more, not {text!r}.")
+    if not 0 <= value <= most:
+        raise ModelLoadError(f"{name} in the model's Environment must be a number from 0 to {most:,.0f}, not {text!r}.")
     return value

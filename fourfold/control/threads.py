@@ -11,6 +11,8 @@ import os
 import re
 from pathlib import Path
 
+MOST_THREADS = 1024
+"""Of one worker, whatever is asked for: more than a machine has cores, and fewer than make it stand still."""
 LARGE = 16 * 2**20
 """Bytes of an artifact from which on its calls get threads."""
 _NETWORKS = frozenset({"onnx", "torch", "tensorflow", "transformers", "handler"})

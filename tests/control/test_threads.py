@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fourfold.advisor.prices import shipped
-from fourfold.control import threads
+from fourfold.control import models, threads
+from fourfold.errors import ModelLoadError
 from tests.server import LiveServer
 
 
@@ -80,3 +81,9 @@ def test_a_large_handler_finds_its_threads_in_its_environment(server: LiveServer
     for name, count in expected.items():
         answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=b"{}")
         assert json.loads(answer["Body"].read()) == {"threads": str(count)}
+
+
+@pytest.mark.parametrize("text", ["1025", "-1", "nan", "many"])
+def test_what_is_no_sensible_count_of_threads_is_told(text: str) -> None:
+    with pytest.raises(ModelLoadError, match=rf"FOURFOLD_THREADS .* must be a number from 0 to 1,024, not '{text}'"):
+        models.number({"FOURFOLD_THREADS": text}, "FOURFOLD_THREADS", 1, threads.MOST_THREADS)
