@@ -6,7 +6,7 @@ Built on `search`: every figure here is one of its plans, seen from the side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,7 @@ from fourfold.advisor import cost, queueing, requests, search, sizing, workload
 from fourfold.advisor.cost import Cost
 from fourfold.advisor.prices import Prices
 from fourfold.advisor.scenario import MODES, Mode, Scenario
+from fourfold.advisor.search import Plan
 from fourfold.advisor.usage import Usage
 from fourfold.advisor.workload import DAYS_PER_MONTH, HOURS_PER_MONTH
 
@@ -53,11 +54,19 @@ class Mixed:
     count: int
     overflow: float
     """Share of the requests that the serverless endpoint takes."""
-    cost: Cost
-    configuration: dict[str, Any]
-    """Request members of both endpoints, under `base` and `overflow`."""
+    parts: Mapping[str, Plan]
+    """The plans of both endpoints, `base` and `overflow`, each with its share of the cost."""
     saves_usd: Decimal
     """US dollars a month less than the cheaper of the two alone."""
+
+    @property
+    def cost(self) -> Cost:
+        return self.parts["base"].cost + self.parts["overflow"].cost
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Request members of both endpoints, under `base` and `overflow`."""
+        return {name: part.configuration for name, part in self.parts.items()}
 
     @property
     def text(self) -> str:
@@ -168,23 +177,27 @@ def mixed(scenario: Scenario, prices: Prices) -> Mixed | None:
         if not work.cold_start_allowed and cold > 0.01:
             continue
         seconds = Decimal(str(round(overflow * work.requests_per_day * DAYS_PER_MONTH * work.service_s, 6)))
-        usages = [
-            replace(base.sizing.usages[0], hours=Decimal(str(round(count * HOURS_PER_MONTH, 6)))),
-            Usage("serverless", name="overflow", region=work.region, memory_mb=memory, compute_seconds=seconds),
-        ]
-        bill = cost.price(usages, table)
-        saves = min(p.cost.total for p in alone) - bill.total
-        if saves > 0 and (best is None or bill.total < best.cost.total):
-            part = replace(base.sizing, count=count, floor=count, hourly=())
-            members = {
-                "base": requests.configuration(part, replace(scenario, id=f"{requests.name_of(scenario)}-base")),
-                "overflow": requests.configuration(
-                    replace(above.sizing, provisioned=0),  # the base is what is kept warm
-                    replace(scenario, id=f"{requests.name_of(scenario)}-overflow"),
-                ),
+        own = replace(base.sizing.usages[0], hours=Decimal(str(round(count * HOURS_PER_MONTH, 6))))
+        over = Usage("serverless", name="overflow", region=work.region, memory_mb=memory, compute_seconds=seconds)
+        bills = cost.price(own, table), cost.price(over, table)
+        saves = min(p.cost.total for p in alone) - (bills[0] + bills[1]).total
+        if saves > 0 and (best is None or saves > best.saves_usd):
+            instances = replace(base.sizing, count=count, floor=count, hourly=(), usages=(own,))
+            beyond = replace(above.sizing, provisioned=0, usages=(over,))  # the base is what is kept warm
+            parts = {
+                "base": _part(base, "base", instances, bills[0]),
+                "overflow": _part(above, "overflow", beyond, bills[1]),
             }
-            best = Mixed(instance.name, count, overflow, bill, members, saves)
+            best = Mixed(instance.name, count, overflow, parts, saves)
     return best
+
+
+def _part(plan: Plan, name: str, size: sizing.Sizing, bill: Cost) -> Plan:
+    """A plan as a part of a mixed one, with names of its own."""
+    scenario = replace(plan.scenario, id=f"{requests.name_of(plan.scenario)[:30].rstrip('-')}-{name}")
+    return replace(
+        plan, configuration=requests.configuration(size, scenario), cost=bill, sizing=size, scenario=scenario
+    )  # fmt: skip
 
 
 def label(size: sizing.Sizing) -> str:

@@ -269,7 +269,10 @@ def _write(advice: Advice, outputs: Outputs, table: Prices) -> None:
     if outputs.export and outputs.out:
         from fourfold.advisor import export
 
-        for path in export.write(advice.plan, outputs.export, outputs.out):
+        written = export.write(advice.plan, outputs.export, outputs.out)
+        for name, part in (advice.mixed.parts if advice.mixed else {}).items():
+            written += export.write(part, outputs.export, outputs.out / "mixed" / name)
+        for path in written:
             typer.echo(f"wrote {path}", err=True)
     if outputs.report:
         from fourfold.advisor import report

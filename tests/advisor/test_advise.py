@@ -105,6 +105,19 @@ def test_a_mixed_plan_is_told_where_it_is_cheaper_than_either_part() -> None:
     assert answer(*bursts, "--requests-per-day", "100", "--pattern", "steady")["mixed"] is None
 
 
+def test_both_parts_of_a_mixed_plan_are_exported(tmp_path: Path) -> None:
+    done = run(
+        "--processing-s", "0.1", "--payload-mb", "0.05", "--memory-gb", "2", "--latency-p99-ms", "500",
+        "--requests-per-day", "5e6", "--pattern", "spiky", "--export", "boto3", "--out", str(tmp_path),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    base, overflow = ((tmp_path / "mixed" / part / "deploy.py").read_text() for part in ("base", "overflow"))
+    assert "model-base" in base
+    assert "ServerlessConfig" not in base
+    assert "model-overflow" in overflow
+    assert "ServerlessConfig" in overflow
+
+
 def test_flags_win_over_the_text() -> None:
     found = answer("--text", "Users upload files of 300 MB at any time.", "--payload-mb", "2", "--stream")
     values = {fact["member"]: (fact["value"], fact["from"]) for fact in found["facts"]}

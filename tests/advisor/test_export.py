@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fourfold.advisor import export, search
+from fourfold.advisor import export, search, tradeoffs
 from fourfold.advisor.export import cloudformation
 from fourfold.advisor.prices import shipped
 from fourfold.advisor.scenario import MODES, Mode, Scenario
@@ -32,11 +32,19 @@ RARE = replace(BASE, pattern="intermittent", requests_per_day=20)
 WARM = replace(RARE, latency_p99_ms=800, tolerates_cold_start=False)
 GPU = Scenario(id="video", gpu=True, processing_s=200, payload_mb=300, requests_per_day=50, pattern="spiky")
 
+BURSTS = Scenario(
+    id="a-shop-whose-name-is-as-long-as-a-name-can-be", processing_s=0.1, payload_mb=0.05, memory_gb=2,
+    latency_p99_ms=500, pattern="spiky", requests_per_day=5e6,
+)  # fmt: skip
+MIXED = tradeoffs.mixed(BURSTS, PRICES)
+assert MIXED is not None
+
 PLANS = [
     *search.plans(BASE, PRICES).values(),
     search.plan(RARE, "asynchronous", PRICES),
     search.plan(WARM, "serverless", PRICES),
     search.plan(GPU, "real-time", PRICES),
+    *MIXED.parts.values(),
 ]
 NAMES = [f"{p.mode}, {p.scenario.id}, {p.scenario.requests_per_day:g} a day" for p in PLANS]
 
@@ -73,6 +81,13 @@ def test_roles_name_what_they_may_do_and_to_what(plan: Plan) -> None:
         assert not any("*" in action for action in actions)
         if statement["Resource"] == "*":  # these two know no resources
             assert actions in (["ecr:GetAuthorizationToken"], ["cloudwatch:PutMetricData"])
+
+
+def test_the_parts_of_a_mixed_plan_stand_beside_each_other() -> None:
+    assert MIXED is not None
+    base, overflow = (part.configuration["CreateEndpoint"] for part in MIXED.parts.values())
+    assert base["EndpointName"].endswith("-base-endpoint")
+    assert overflow["EndpointName"].endswith("-overflow-endpoint")
 
 
 def test_every_reference_in_a_template_leads_somewhere(plan: Plan) -> None:
