@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,9 +14,11 @@ from fourfold.control.autoscaling.capacities import INSTANCES, PROVISIONED
 from fourfold.control.autoscaling.targets import ACTIVITY, TARGET, ObjectNotFound, Targets
 from fourfold.datapoints import SAGEMAKER, Datapoint, Statistics, metric
 from fourfold.errors import ValidationException
+from fourfold.modes.asynchronous.figures import Backlog, Figures
 from fourfold.monitor import queries
 from fourfold.monitor.alarms import SCALING, Actions, Alarms
 from fourfold.monitor.history import History
+from fourfold.pool.routes import Route, Routes, Variant
 from fourfold.records import Partition
 from fourfold.store import Store, resources
 from fourfold.store.migrate import upgrade
@@ -185,6 +188,42 @@ async def test_steps_from_an_alarm_that_lasts(bench):
     await bench.spend(180, calls=40, name="Backlog", EndpointName="shop")
     assert bench.instances.history == [1, 2, 4]
     assert "monitor alarm backlog in state ALARM triggered policy s" in (await bench.activities())[-1]["Cause"]
+
+
+async def test_a_backlog_without_capacity_brings_the_first_instance_and_no_more(bench):
+    """The step policy that AWS documents for asynchronous endpoints, on the figures that they really give."""
+    bench.instances.count = 0
+    routes = Routes()
+    routes.publish(Route("shop", [Variant("shop", "AllTraffic", 1.0, Mock())], "asynchronous", {}))
+    figures = Figures(routes, bench.clock)
+    figures.instances = lambda _endpoint: bench.instances.count
+    await bench.targets.register(PLACE | {"MinCapacity": 0, "MaxCapacity": 5})
+    steps = {
+        "AdjustmentType": "ChangeInCapacity", "MetricAggregationType": "Average", "Cooldown": 300,
+        "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+    }  # fmt: skip
+    arn = await bench.targets.put_policy(PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": steps})
+    await bench.alarms.put(
+        {
+            "AlarmName": "waiting", "Namespace": SAGEMAKER, "MetricName": "HasBacklogWithoutCapacity",
+            "Statistic": "Average", "Dimensions": [{"Name": "EndpointName", "Value": "shop"}], "Period": 60,
+            "EvaluationPeriods": 2, "DatapointsToAlarm": 2, "TreatMissingData": "missing", "Threshold": 1.0,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold", "AlarmActions": [arn],
+        }
+    )  # fmt: skip
+
+    async def spend(seconds: int, waiting: int) -> None:
+        for _ in range(0, seconds, 10):
+            figures.backlogs = {"shop": Backlog(waiting, bench.clock.now() if waiting else None)}
+            bench.metrics.put_all(figures.datapoints(10.0), bench.clock.now())
+            await bench.spend(10)
+
+    await spend(180, waiting=0)
+    assert bench.instances.history == [1]  # as it was made; nothing has changed it
+    await spend(180, waiting=3)
+    assert bench.instances.history == [1, 1]
+    await spend(600, waiting=3)
+    assert bench.instances.history == [1, 1]
 
 
 async def test_an_asynchronous_endpoint_wakes_from_zero_and_goes_back(bench):
