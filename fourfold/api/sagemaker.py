@@ -110,11 +110,7 @@ class SageMaker:
 
     @operation("CreateEndpoint")
     async def create_endpoint(self, call: ApiCall) -> Document:
-        pairs = tags_of(call.params)
-        answer = await self._endpoints.create(call.params)
-        if pairs:
-            await self._store.run(lambda db: tags.put(db, answer["EndpointArn"], pairs))
-        return answer
+        return await self._endpoints.create(call.params, tags_of(call.params))
 
     @operation("UpdateEndpoint")
     async def update_endpoint(self, call: ApiCall) -> Document:

@@ -15,7 +15,7 @@ what runs, acts, and alone writes a status. An endpoint's document holds
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from fourfold.config import Limits
 from fourfold.control.deployments import plan
 from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
-from fourfold.store import Store, resources
+from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
 
 Document = dict[str, Any]
@@ -65,8 +65,8 @@ class Endpoints:
         self._announce = announce
         self._limits = limits
 
-    async def create(self, request: Document) -> Document:
-        """CreateEndpoint.
+    async def create(self, request: Document, pairs: Mapping[str, str]) -> Document:
+        """CreateEndpoint, with its tags.
 
         Raises:
             ValidationException: name taken, config or model missing.
@@ -85,6 +85,7 @@ class Endpoints:
             document = {"wanted": wanted, "deployed": None, "revision": 1, "failure": None}
             document["deployment"] = request.get("DeploymentConfig")
             resources.insert(db, Resource("endpoint", name, arn, now, now, "Creating", document))
+            tags.put(db, arn, pairs)
 
         await self._store.run(write)
         self._wake()

@@ -22,7 +22,7 @@ from fourfold.clock import Clock
 ENDPOINTS = "/aws/sagemaker/Endpoints/"
 TRANSFORM_JOBS = "/aws/sagemaker/TransformJobs"
 NOTE_SECONDS = 1.0
-NOTE_SHARE = 0.01
+NOTE_SHARE = 0.002
 """Share of one core that noting sizes may take: with thousands of endpoints notes come less often than each second."""
 PAGE_BYTES = 1024 * 1024
 """Most text in one answer, as in CloudWatch Logs."""

@@ -53,11 +53,17 @@ def delete(db: Connection, kind: str, name: str) -> bool:
     return bool(db.execute(resources.delete().where(*where)).rowcount)
 
 
-def every(db: Connection, kind: str, statuses: Sequence[str] | None = None) -> list[Resource]:
-    """All resources of one kind, or those in one of some statuses, oldest first."""
+def every(db: Connection, kind: str, statuses: Sequence[str] | None = None, containing: str = "") -> list[Resource]:
+    """All resources of one kind, or those in one of some statuses, oldest first.
+
+    Args:
+        containing: a text that stands in the document. Thousands of others then need not be read.
+    """
     query = _SELECT.where(resources.c.kind == kind).order_by(resources.c.created_at, resources.c.name)
     if statuses is not None:
         query = query.where(resources.c.status.in_(statuses))
+    if containing:
+        query = query.where(sa.cast(resources.c.document, sa.Text).contains(containing, autoescape=True))
     return [Resource(**row._mapping) for row in db.execute(query)]
 
 

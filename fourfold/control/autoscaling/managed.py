@@ -46,7 +46,7 @@ async def keep(store: Store, targets: Targets) -> None:
 def _wanted(db: Connection) -> dict[Place, tuple[int, int]]:
     """Variants whose instances are to be managed, with their bounds."""
     found: dict[Place, tuple[int, int]] = {}
-    for endpoint in resources.every(db, "endpoint"):
+    for endpoint in resources.every(db, "endpoint", containing="ManagedInstanceScaling"):
         for variant in endpoint.document["wanted"]["config"]["ProductionVariants"]:
             scaling = variant.get("ManagedInstanceScaling", {})
             if scaling.get("Status") == "ENABLED" and "ModelName" in variant and endpoint.document["deployed"]:
