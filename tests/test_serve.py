@@ -146,9 +146,10 @@ def test_grace_bounds_how_long_a_call_in_flight_may_hold_the_end_up(tmp_path, ha
         answer = pool.submit(invoke, server, "stuck", b"x", "text/plain")
         eventually((tmp_path / "called").exists)
         assert server.stop() == 0
-        with pytest.raises(ClientError, match="ended while it was answering"):
+        with pytest.raises(ClientError, match="server stopped before the model had answered"):
             answer.result()
     eventually(lambda: not any(map(alive, pids)))
+    assert "worker lost" not in (tmp_path / "data.log").read_text()
 
 
 def test_after_kill_9_no_process_is_left_and_a_restart_serves_again(own_server, onnx_model, handler):

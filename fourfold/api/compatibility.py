@@ -2,7 +2,8 @@
 
 Nothing of this is a list kept by hand. The operations are those that classes of this package implement (`@operation`).
 A member *works* where the code names it, and is *kept* (accepted, returned by Describe, without an effect) where no
-code does; an operation's own `kept` and `refused` say what that rule cannot tell. `docs/generate.py` writes the page.
+code does. What that rule cannot tell stands beside the operation, `@operation(…, kept=…, refused=…)`: members that code
+names only to pass them on, and members that it names to refuse them. `docs/generate.py` writes the page.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -25,6 +27,9 @@ Status = Literal["works", "kept", "refused"]
 
 RUNTIME = "sagemaker-runtime"
 """Its calls go through the fast lane and the gateway, so its operations are told by their paths."""
+
+HEADERS = "x-amzn-sagemaker-"
+"""What the names of its headers begin with; some code names only the rest."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ELSEWHERE = ("advisor", "cli")
@@ -78,17 +83,17 @@ def _members(shape: StructureShape, operation: Operation, above: str, outer: fro
 
 
 def _status(operation: Operation, path: str, member: Shape, name: str) -> Status:
+    status: Status
     plain = path.replace("[]", "").replace("{}", "")
-    if plain in operation.refused:
-        return "refused"
-    if plain in operation.kept:
-        return "kept"
+    for status, declared in (("refused", operation.refused), ("kept", operation.kept)):
+        if any(fnmatchcase(plain, pattern) for pattern in declared):
+            return status
     match member.serialization.get("location"):
         case "uri":
             return "works"
         case "header":
             name = member.serialization["name"].lower()
-    return "works" if name in _named() else "kept"
+    return "works" if {name, name.removeprefix(HEADERS)} & _named() else "kept"
 
 
 def _structure(shape: Shape) -> tuple[StructureShape | None, str]:

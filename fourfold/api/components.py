@@ -22,7 +22,7 @@ class ComponentsApi:
         self._store = store
         self._components = components
 
-    @operation("CreateInferenceComponent", refused=("Specification.BaseInferenceComponentName",))
+    @operation("CreateInferenceComponent", refused=("*.BaseInferenceComponentName",))
     async def create(self, call: ApiCall) -> Document:
         pairs = {tag["Key"]: tag["Value"] for tag in call.params.get("Tags", [])}
         return {"InferenceComponentArn": await self._components.create(call.params, pairs)}
@@ -46,7 +46,7 @@ class ComponentsApi:
         page = await self._store.run(lambda db: listing.page(db, wanted))
         return {"InferenceComponents": [_summary(one) for one in page.entries], "NextToken": page.next_token}
 
-    @operation("UpdateInferenceComponent")
+    @operation("UpdateInferenceComponent", refused=("*.BaseInferenceComponentName",))
     async def update(self, call: ApiCall) -> Document:
         return {"InferenceComponentArn": await self._components.update(call.params)}
 

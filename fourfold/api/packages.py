@@ -93,7 +93,7 @@ class ModelRegistry:
 
     # Packages
 
-    @operation("CreateModelPackage")
+    @operation("CreateModelPackage", kept=("*.S3DataType", "*.CompressionType", "*.S3DataSource.ETag"))
     async def create(self, call: ApiCall) -> Document:
         params = call.params
         _check_new(params)
@@ -159,7 +159,7 @@ class ModelRegistry:
         page = await self._store.run(lambda db: listing.page(db, wanted))
         return {"ModelPackageSummaryList": [*map(_summary, page.entries)], "NextToken": page.next_token}
 
-    @operation("UpdateModelPackage")
+    @operation("UpdateModelPackage", kept=("*.S3DataType", "*.CompressionType", "*.S3DataSource.ETag"))
     async def update(self, call: ApiCall) -> Document:
         params = call.params
 

@@ -69,8 +69,9 @@ class Operation:
 
     Attributes:
         name: as in AWS's service model.
-        kept: members (dotted paths, without list marks) that are accepted and have no effect.
-        refused: members that are answered with an error.
+        kept: members (dotted paths, without list marks, `*` for any text) that are accepted and have no effect,
+            although code names them.
+        refused: members that are answered with an error, written alike.
     """
 
     name: str

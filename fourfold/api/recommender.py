@@ -34,7 +34,7 @@ class InferenceRecommender:
         self._jobs = jobs
         self._prices = prices
 
-    @operation("CreateInferenceRecommendationsJob")
+    @operation("CreateInferenceRecommendationsJob", kept=("RoleArn", "InputConfig.VpcConfig", "OutputConfig.KmsKeyId"))
     async def create(self, call: ApiCall) -> Document:
         return {"JobArn": await self._jobs.create(call.params)}
 

@@ -40,7 +40,10 @@ class SageMaker:
 
     # Models
 
-    @operation("CreateModel")
+    @operation(
+        "CreateModel",
+        kept=("*.S3DataType", "*.CompressionType", "*.S3DataSource.ETag", "VpcConfig", "EnableNetworkIsolation"),
+    )
     async def create_model(self, call: ApiCall) -> Document:
         _check_containers(call.params)
         params = await self._store.run(lambda db: with_packages(db, call.params, self._partition))
@@ -68,7 +71,13 @@ class SageMaker:
 
     # Endpoint configs
 
-    @operation("CreateEndpointConfig")
+    @operation(
+        "CreateEndpointConfig",
+        kept=(
+            "DataCaptureConfig", "EnableNetworkIsolation", "ExplainerConfig", "KmsKeyId", "VpcConfig",
+            "*.InstancePools", "*.KmsKeyId", "*.RoutingConfig",
+        ),
+    )  # fmt: skip
     async def create_endpoint_config(self, call: ApiCall) -> Document:
         params = call.params
         _check_variants(params)

@@ -41,11 +41,11 @@ class Scheduler:
 
     # Schedules
 
-    @operation("CreateSchedule")
+    @operation("CreateSchedule", kept=("Target.RoleArn",))
     async def create(self, call: ApiCall) -> Document:
         return {"ScheduleArn": await self._schedules.create(call.params)}
 
-    @operation("UpdateSchedule")
+    @operation("UpdateSchedule", kept=("Target.RoleArn",))
     async def update(self, call: ApiCall) -> Document:
         return {"ScheduleArn": await self._schedules.update(call.params)}
 

@@ -35,7 +35,7 @@ class Transform:
         self._store = store
         self._jobs = jobs
 
-    @operation("CreateTransformJob")
+    @operation("CreateTransformJob", kept=("*.KmsKeyId",))
     async def create(self, call: ApiCall) -> Document:
         return {"TransformJobArn": await self._jobs.create(call.params)}
 

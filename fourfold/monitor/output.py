@@ -5,7 +5,8 @@
 
 Workers write to their files themselves, so that a crash costs no line; the files hold no times. Once a second the
 sizes of the files are noted, and a line has the time of the first note that has all of it. A place in a stream is its
-byte, so that reading goes on where it was, whatever is written meanwhile. Methods block.
+byte, so that reading goes on where it was, whatever is written meanwhile; a file that was shortened begins anew.
+Methods block.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fourfold.clock import Clock
+from fourfold.pool import logfiles
 
 ENDPOINTS = "/aws/sagemaker/Endpoints/"
 TRANSFORM_JOBS = "/aws/sagemaker/TransformJobs"
@@ -103,10 +105,12 @@ class Output:
             await self._clock.sleep(max(NOTE_SECONDS, (self._clock.monotonic() - began) / NOTE_SHARE))
 
     def note(self) -> None:
-        """Note the sizes of all files; forget files that are gone."""
+        """Note the sizes of all files, and shorten those that are too long; forget files that are gone."""
         found = set(self._folder.rglob("*.log"))
         for path in found:
-            self._note(path)
+            notes = self._note(path)
+            if notes is not None and notes.sizes[-1] > logfiles.MOST_BYTES:
+                logfiles.shorten(path)
         with self._noting:
             for path in self._notes.keys() - found:
                 del self._notes[path]

@@ -21,10 +21,10 @@ import msgspec
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError, PayloadTooLarge, ThrottlingException
 from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.coldstarts import REMEMBERED, ColdStart, ColdStarts
-from fourfold.pool.fleet import next_log, read_log
 from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
+from fourfold.pool.logfiles import LogFiles
 from fourfold.pool.memory import over
 from fourfold.pool.processes import family_bytes
 from fourfold.pool.room import Room
@@ -115,7 +115,7 @@ class ElasticFleet:
         self._bill = bill
         self._imports = tuple(imports)
         self._load_timeout = min(load_timeout, LOAD_SECONDS)
-        self._log_folder = log_folder
+        self._logs = LogFiles(log_folder)
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         self._loading: set[WorkerLink] = set()
@@ -123,7 +123,6 @@ class ElasticFleet:
         self._idle_since: dict[WorkerLink, float] = {}
         self._first: dict[WorkerLink, tuple[ColdStart, float]] = {}
         self._kept_since = self._loop.time()
-        self._instances = 0
         self._failures = 0
         self._closed_until = 0.0
         self._ticks = 0
@@ -222,7 +221,7 @@ class ElasticFleet:
 
     def last_log(self) -> str:
         """What the newest worker printed; empty where workers do not log to files."""
-        return read_log(self._log_folder, self._instances)
+        return self._logs.last()
 
     # What the room asks
 
@@ -358,10 +357,8 @@ class ElasticFleet:
             self._loading.discard(link)
 
     def _next_spec(self) -> WorkerSpec:
-        if self._log_folder is None:
-            return self.spec
-        self._instances += 1
-        return msgspec.structs.replace(self.spec, log_path=str(next_log(self._log_folder, self._instances)))
+        in_use = (link.spec.log_path for link in (*self.ready, *self._loading))
+        return msgspec.structs.replace(self.spec, log_path=self._logs.next(in_use))
 
     def _join(self, link: WorkerLink) -> None:
         self.signature = link.loaded.result()

@@ -15,6 +15,7 @@ from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
 from fourfold.pool.local import Placer
+from fourfold.pool.logfiles import LogFiles
 from fourfold.pool.sessions import SESSION, Sessions
 from fourfold.records import WorkerSpec
 
@@ -26,8 +27,6 @@ HOPELESS = 3
 """After so many sudden ends in a row, calls are refused at once instead of queued for the next worker."""
 FIRST_BACKOFF = 0.1
 MOST_BACKOFF = 30.0
-KEPT_LOGS = 20
-"""Logs of a variant's workers that are kept: a model that ends again and again does not fill the disk."""
 
 
 class Fleet:
@@ -67,10 +66,9 @@ class Fleet:
         self._placer = placer
         self._imports = tuple(imports)
         self._load_timeout = load_timeout
-        self._log_folder = log_folder
+        self._logs = LogFiles(log_folder)
         self._nice = nice
         self._keepers: list[asyncio.Task[None]] = []
-        self._instances = 0
         self._starting: set[WorkerLink] = set()
 
     def submit(self, waiter: Waiter) -> None:
@@ -141,7 +139,7 @@ class Fleet:
 
     def last_log(self) -> str:
         """What the newest worker printed; empty where workers do not log to files."""
-        return read_log(self._log_folder, self._instances)
+        return self._logs.last()
 
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more calls, finish those there are within `grace` seconds, end the workers."""
@@ -204,10 +202,8 @@ class Fleet:
         return link
 
     def _next_spec(self) -> WorkerSpec:
-        if self._log_folder is None:
-            return self.spec
-        self._instances += 1
-        return msgspec.structs.replace(self.spec, log_path=str(next_log(self._log_folder, self._instances)))
+        in_use = (link.spec.log_path for link in (*self.ready, *self._starting))
+        return msgspec.structs.replace(self.spec, log_path=self._logs.next(in_use))
 
     def tick(self) -> None:
         """Called regularly: calls and workers past their deadline."""
@@ -245,23 +241,3 @@ class Fleet:
                     await link.gone.wait()
             except (TimeoutError, asyncio.CancelledError):
                 link.kill()
-
-
-def log_file(folder: Path, instance: int) -> Path:
-    """Where the n-th worker of a fleet logs."""
-    return folder / f"i-{instance:04d}.log"
-
-
-def next_log(folder: Path, instance: int) -> Path:
-    """Where the n-th worker of a fleet will log; the newest `KEPT_LOGS` are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log_file(folder, instance - KEPT_LOGS).unlink(missing_ok=True)
-    return log_file(folder, instance)
-
-
-def read_log(folder: Path | None, instance: int) -> str:
-    """The end of what the n-th worker printed; empty where it did not log to a file."""
-    try:
-        return "" if folder is None else log_file(folder, instance).read_text(errors="replace")[-16384:]
-    except FileNotFoundError:
-        return ""

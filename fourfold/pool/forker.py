@@ -191,8 +191,9 @@ class Zygote(Forker):
 
 
 def _environment() -> dict[str, str]:
-    """One BLAS and OpenMP thread in a zygote: a thread pool would not survive the fork. Workers raise it themselves."""
+    """No thread in a zygote but its own: another would not survive the fork. Workers raise BLAS's and OpenMP's."""
     single = dict.fromkeys(THREAD_VARIABLES, "1")
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    arrow = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # pyarrow starts one when it is imported
+    return {**arrow, **os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

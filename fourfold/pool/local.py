@@ -32,6 +32,8 @@ MOST_ZYGOTES = 8
 """Zygotes at once, where none of them has a worker; each holds the memory of its imports."""
 GROUP_SECONDS = 1.0
 """Until the control group of a worker that ended is removed: its process may need a moment to be gone."""
+STOPPING = "The server stopped before the model had answered. Send the call again when it is back."
+"""What calls are told that are in flight when the server's grace is over."""
 _CLOSE_SECONDS = 5.0
 """How long `close` waits for sockets of killed workers to end."""
 
@@ -178,6 +180,8 @@ class LocalPlacer:
 
     async def close(self) -> None:
         self.background.close()
+        for link in self._links:
+            link.kill(ModelError(STOPPING, log_stream=link.spec.log_path))
         await self._templates.close()
         for zygote in self._zygotes.values():
             zygote.close()

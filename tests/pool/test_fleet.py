@@ -236,3 +236,11 @@ async def test_without_any_worker_and_no_hope_calls_are_refused_at_once(placer, 
     with pytest.raises(ServiceUnavailable, match="this artifact is no good"):
         fleet.submit(Caller(b"x"))
     await fleet.stop(0)
+
+
+async def test_a_zygote_has_no_thread_but_its_own_whatever_it_imports(placer):
+    zygote = placer.warm(("joblib", "pandas", "pyarrow.parquet", "sklearn.ensemble"))
+    assert not zygote.ready
+    await zygote.settled.wait()
+    assert zygote.missing == {}
+    assert len(os.listdir(f"/proc/{zygote.pid}/task")) == 1

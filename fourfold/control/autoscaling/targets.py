@@ -111,7 +111,10 @@ class Targets:
         kind = request.get("PolicyType", "StepScaling")
         configuration = request.get(f"{kind}PolicyConfiguration")
         if kind == "PredictiveScaling":
-            raise ValidationException("Predictive scaling is not here: use TargetTrackingScaling or StepScaling.")
+            raise ValidationException(
+                "Predictive scaling (PredictiveScalingPolicyConfiguration) is not here: use TargetTrackingScaling or "
+                "StepScaling."
+            )
         if not configuration:
             raise ValidationException(f"{kind}PolicyConfiguration is needed for a policy of type {kind}.")
         if kind == "TargetTrackingScaling":
