@@ -48,8 +48,10 @@ class Cgroups:
                 groups._prepare()
                 log.info("workers get control groups", extra={"folder": str(groups._folder)})
                 return groups
+            reason = "the server's group has no memory and cpu controllers, or is not its own"
         except (OSError, StopIteration) as error:
-            log.info("workers get no control groups", extra={"reason": str(error)})
+            reason = str(error) or "no cgroup v2"
+        log.info("workers get no control groups", extra={"reason": reason})
         return None
 
     def make(self, memory_mb: int) -> Group:
@@ -111,12 +113,14 @@ class Group:
         return 0
 
     def remove(self) -> bool:
-        """Remove it. False: a process in it has not ended yet."""
+        """Remove it, once its worker has ended. False: a process in it has not ended yet; it is told to."""
         try:
             self.folder.rmdir()
         except FileNotFoundError:
             return True
-        except OSError:
+        except OSError:  # what the model started lives on
+            with contextlib.suppress(OSError):  # a kernel before 5.14
+                self.write("cgroup.kill", 1)
             return False
         return True
 

@@ -83,5 +83,17 @@ def test_what_a_killed_server_left_is_removed(tmp_path, service):
     assert not (service / "worker-7-1").exists()
 
 
+def test_what_a_worker_leaves_behind_is_ended(tmp_path, service):
+    groups = find(tmp_path)
+    assert groups is not None
+    group = groups.make(1024)
+    assert not group.remove()  # files that a real group's folder does not count keep this one from going
+    assert (group.folder / "cgroup.kill").read_text() == "1"
+    for file in group.folder.iterdir():
+        file.unlink()
+    assert group.remove()
+    assert group.remove()
+
+
 def test_a_machine_without_control_groups(tmp_path):
     assert Cgroups.find(tmp_path, tmp_path / "missing") is None
