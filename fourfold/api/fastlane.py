@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from typing import Any, ClassVar, Protocol
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -44,6 +45,7 @@ FEW_HEADS = 4
 """Heads of different sizes that a connection keeps."""
 PATIENCE = 16
 """Heads that a connection keeps in vain before it keeps no more."""
+VERSIONS = ("1.1", "1.0")
 DISCARD_SECONDS = 5.0
 """After an early refusal: how long the rest of a body is read away, so that the client gets to read the answer."""
 
@@ -272,6 +274,7 @@ class FastProtocol(HttpToolsProtocol):
         self._heads: dict[int, Head] = {}
         """Heads that may come again, by their sizes."""
         self._patience = PATIENCE
+        self._upgrading = False
         self._first: Any = None  # what is being answered while others wait in the pipeline; `cycle` is the newest
 
     # Connection
@@ -310,8 +313,29 @@ class FastProtocol(HttpToolsProtocol):
         ):
             return
         self._data = data
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         self._data = b""
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request that asks for another protocol as one that does not: Java's client asks with each call.
+
+        The parser takes nothing after its head for HTTP, so it gets the head again without the wish.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This server is no proxy.")
+            return
+        lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        head = b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._upgrading = False
+        self.data_received(b"\r\n".join([head, *lines, b"", rest]))
 
     def _recognize(self, data: bytes) -> bool:
         """Start a call whose head has been read before; False where none has that is like it."""
@@ -382,6 +406,12 @@ class FastProtocol(HttpToolsProtocol):
         self._in_body = False
 
     def on_headers_complete(self) -> None:
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
+        version = self.parser.get_http_version()
+        if version not in VERSIONS:
+            raise ValueError(f"HTTP/{version} is not spoken here")  # the parser makes it an error of its own
         self._in_body = True
         url = self.url
         parser = self.parser
@@ -389,7 +419,7 @@ class FastProtocol(HttpToolsProtocol):
         if suffix is None:
             self._slow_headers_complete()
             return
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
+        keep_alive = parser.should_keep_alive() and version == "1.1"
         exchange = KINDS[suffix](self, Head(url, self.headers, keep_alive, suffix))
         previous = self.cycle
         self.cycle = exchange
@@ -430,6 +460,8 @@ class FastProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._began = 0.0
         exchange = self.cycle
         if not isinstance(exchange, Exchange):
