@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -71,6 +72,17 @@ def measure_at_rate(url: str, request: bytes, per_second: float, seconds: float)
     latencies.sort()
     at = [latencies[int(share * (count - 1))] * 1000 for share in (0.5, 0.99)]
     return Measured(1, per_second, at[0], at[1], 0)
+
+
+def in_turns(loads: Sequence[Callable[[], Measured]], rounds: int) -> list[list[Measured]]:
+    """Each load so many times, there and back, so that a machine that becomes slower slows all of them."""
+    found: list[list[Measured]] = [[] for _ in loads]
+    order = list(range(len(loads)))
+    for _ in range(rounds):
+        for which in order:
+            found[which].append(loads[which]())
+        order.reverse()
+    return found
 
 
 def _measure_with_wrk(url: str, requests: list[bytes], connections: int, seconds: float) -> Measured:

@@ -27,7 +27,7 @@ import models
 import numpy as np
 import onnx
 import report
-from load import measure, request_bytes
+from load import Measured, in_turns, measure, request_bytes
 from onnx import TensorProto, helper, numpy_helper
 from servers import SERVERS, Fourfold, Running, client, family, free_port
 
@@ -198,7 +198,7 @@ class Bench:
     def many(self) -> Iterator[Row]:
         count = self.choice.endpoints
         names = [f"idle-{number}" for number in range(count)]
-        before, rate_before = self.running.memory_mb()[1], self._rate()
+        before = self.running.memory_mb()[1]
         url = f"s3://{BUCKET}/{models.DATA.name}/fraud.onnx"
         began = time.monotonic()
         with ThreadPoolExecutor(4) as threads:
@@ -208,9 +208,9 @@ class Bench:
         print(f"{count} endpoints in service after {time.monotonic() - began:.0f} s", file=sys.stderr)
         while any(self.state(name)["Workers"] for name in names):
             time.sleep(0.5)
-        after, rate_after = self.running.memory_mb()[1], self._rate()
-        yield f"{count:,} idle endpoints add, MB", f"{after - before:.0f}", "200"
-        yield "real-time requests/s beside them / without", f"{rate_after / rate_before:.2f}", "1"
+        yield f"{count:,} idle endpoints add, MB", f"{self.running.memory_mb()[1] - before:.0f}", "200"
+        yield "the gateway's CPU while nobody calls, % of a core", f"{self._idle_percent():.1f}", "0"
+        yield "real-time requests/s beside them / of a server without, in turns", f"{self._beside_idle():.2f}", "1"
         taken, failed, cold = [], 0, 0
         for _ in range(2):
             for name in names:
@@ -228,11 +228,21 @@ class Bench:
         )
         yield "failed of these", f"{failed}", "0"
 
-    def _rate(self) -> float:
-        headers = {"Content-Type": "application/json", **self.running.headers}
-        request = request_bytes(self.running.url, headers, self.body)
-        rates = [measure(self.running.url, [request], 64, self.choice.seconds).per_second for _ in range(3)]
-        return statistics.median(rates)
+    def _idle_percent(self) -> float:
+        before, began = _cpu_seconds(self.running.process.pid), time.monotonic()
+        time.sleep(20)
+        return 100 * (_cpu_seconds(self.running.process.pid) - before) / (time.monotonic() - began)
+
+    def _beside_idle(self) -> float:
+        """The median of how many times the rate of a server without them the rate of this one is."""
+
+        def load(server: Running) -> Measured:
+            headers = {"Content-Type": "application/json", **server.headers}
+            return measure(server.url, [request_bytes(server.url, headers, self.body)], 64, self.choice.seconds / 2)
+
+        with tempfile.TemporaryDirectory(prefix="bench-") as scratch, _server(Path(scratch), 50) as empty:
+            without, beside = in_turns([lambda: load(empty), lambda: load(self.running)], 3 * self.choice.rounds)
+        return statistics.median(two.per_second / one.per_second for one, two in zip(without, beside, strict=True))
 
     def bursts(self) -> Iterator[Row]:
         self.deploy("burst", models.DATA / "fraud.onnx", FOURFOLD_IDLE_SECONDS="0")
@@ -315,6 +325,11 @@ def _server(scratch: Path, warm_workers: int) -> Iterator[Running]:
         yield running
     finally:
         running.stop()
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _make_large(path: Path) -> None:

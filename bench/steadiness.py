@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import models
 import report
-from load import Measured, measure, request_bytes
+from load import Measured, in_turns, measure, request_bytes
 from servers import Fourfold, Running, client, deploy, free_port
 
 CONNECTIONS = 64
@@ -71,10 +71,10 @@ def _compare(running: Running, choice: argparse.Namespace) -> Iterator[tuple[str
         deploy(sagemaker, s3, "slow", _handler(Path(folder)))
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="slow", WaiterConfig={"Delay": 1})
 
-    def load() -> Measured:
+    def load(server: Running = running) -> Measured:
         body = (models.DATA / "fraud.json").read_bytes()
-        request = request_bytes(running.url, {"Content-Type": "application/json", **running.headers}, body)
-        return measure(running.url, [request], CONNECTIONS, choice.seconds)
+        request = request_bytes(server.url, {"Content-Type": "application/json", **server.headers}, body)
+        return measure(server.url, [request], CONNECTIONS, choice.seconds)
 
     load()
     for what, beside in {
@@ -83,11 +83,16 @@ def _compare(running: Running, choice: argparse.Namespace) -> Iterator[tuple[str
         "1,000 idle connections": lambda: _idle_connections(running, 1000),
     }.items():
         yield _row(what, load, beside, choice.rounds)
-    without = [load() for _ in range(choice.rounds)]
     print(f"registering {choice.registered} models and configs", file=sys.stderr)
     _register(sagemaker, choice.registered)
-    with_them = [load() for _ in range(choice.rounds)]
-    yield _line(f"{choice.registered:,} models and configs registered", without, with_them)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        empty = Fourfold().start("fraud", free_port(), Path(scratch))
+        try:
+            without, with_them = in_turns([lambda: load(empty), load], 3 * choice.rounds)
+        finally:
+            empty.stop()
+    words = f"{choice.registered:,} models and configs registered, in turns with an empty server"
+    yield _line(words, without, with_them)
 
 
 def _row(
