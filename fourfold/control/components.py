@@ -83,12 +83,12 @@ class InferenceComponents:
         """
         name, now = request["InferenceComponentName"], self._clock.now()
         arn = self._settings.partition.arn(f"{KIND}/{name}")
+        specification = _specification(request)
 
         def write(db: Connection) -> None:
             if resources.get(db, KIND, name) is not None:
                 raise ValidationException(f'Cannot create already existing inference component "{arn}".')
             endpoint, variant = self._variant(db, request)
-            specification = _specification(request.get("Specification"), request.get("Specifications"))
             copies = request.get("RuntimeConfig", {}).get("CopyCount", 1)
             self._check_copies(name, copies)
             document = {
@@ -112,12 +112,12 @@ class InferenceComponents:
 
     async def update(self, request: Document) -> str:
         """UpdateInferenceComponent; returns the ARN. Raises ValidationException."""
+        change = _specification(request)
 
         def write(db: Connection) -> str:
             component = self._settled(db, request["InferenceComponentName"])
             document = {**component.document}
-            if "Specification" in request or "Specifications" in request:
-                change = _specification(request.get("Specification"), request.get("Specifications"))
+            if change:
                 document["Specification"] = document["Specification"] | change
                 document["model"] = self._model(db, document["Specification"])
             if "RuntimeConfig" in request:
@@ -408,8 +408,10 @@ def _adopt(db: Connection) -> None:
         resources.save(db, component)
 
 
-def _specification(one: Document | None, many: list[Document] | None) -> Document:
-    specification = one if one is not None else (many or [{}])[0]
+def _specification(request: Document) -> Document:
+    """What a request says of a component's model; empty where it says nothing."""
+    one: Document | None = request.get("Specification")
+    specification = one if one is not None else (request.get("Specifications") or [{}])[0]
     if "BaseInferenceComponentName" in specification:
         raise ValidationException("Adapter components (BaseInferenceComponentName) are not supported here.")
     return specification
