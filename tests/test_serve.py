@@ -206,6 +206,7 @@ def test_kill_9_of_a_worker_costs_only_what_it_had(server, handler):
     pid = int(invoke(server, "victim", b"x", "text/plain").split()[1])
     assert pid in server.worker_pids()
     os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid))
     answer = invoke(server, "victim", b"x", "text/plain")
     assert int(answer.split()[1]) != pid
 

@@ -195,5 +195,6 @@ def _environment() -> dict[str, str]:
     single = dict.fromkeys(THREAD_VARIABLES, "1")
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    arrow = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # pyarrow starts one when it is imported
-    return {**arrow, **os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # pyarrow and onnxruntime start one when they are imported.
+    quiet = {"JE_ARROW_MALLOC_CONF": "background_thread:false", "ORT_DISABLE_TELEMETRY": "1"}
+    return {**quiet, **os.environ, **single, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

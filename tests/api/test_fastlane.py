@@ -396,9 +396,9 @@ ODD = [
     b"Transfer-Encoding: gzip, chunked\r\n", b"X : a\r\n", b"X: \x01\r\n", b"X: \xe9\r\n", b"X: a\n", b"X: a\r\n b\r\n",
     b"X:\r\n", b"Upgrade: h2c\r\nConnection: upgrade\r\n",
 ]  # fmt: skip
-LENIENT = ("Host: header", "Transfer-Encoding", "request line: bytearray(b'\\r")
-"""What h11 refuses and the lane reads: no host or two (it serves any), codings beside chunked (framed alike), and a CR
-before a request."""
+LENIENT = ("Host: header", "Transfer-Encoding", "line: bytearray(b'\\r", "line: bytearray(b'\\n")
+"""What h11 refuses and the lane reads: no host or two (it serves any), codings beside chunked (framed alike), and half
+an empty line before a request."""
 
 plain = st.builds(
     Request,
