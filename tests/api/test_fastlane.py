@@ -396,7 +396,7 @@ ODD = [
     b"Transfer-Encoding: gzip, chunked\r\n", b"X : a\r\n", b"X: \x01\r\n", b"X: \xe9\r\n", b"X: a\n", b"X: a\r\n b\r\n",
     b"X:\r\n", b"Upgrade: h2c\r\nConnection: upgrade\r\n",
 ]  # fmt: skip
-LENIENT = ("Host: header", "Transfer-Encoding", "line: bytearray(b'\\r", "line: bytearray(b'\\n")
+LENIENT = ("Host: header", "Transfer-Encoding", "line: bytearray(b'\\r", "no request line")
 """What h11 refuses and the lane reads: no host or two (it serves any), codings beside chunked (framed alike), and half
 an empty line before a request."""
 
