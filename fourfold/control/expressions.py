@@ -48,7 +48,7 @@ def parse(expression: str, timezone: str = "UTC") -> Expression:
     try:
         match kind:
             case "at":
-                return At(_seconds(datetime.strptime(inner, "%Y-%m-%dT%H:%M:%S"), zone) or 0.0)
+                return At(_seconds(_moment(inner), zone) or 0.0)
             case "rate":
                 return _rate(inner)
             case "cron":
@@ -180,6 +180,13 @@ def _nearest_weekday(year: int, month: int, number: int, length: int) -> int:
     if weekday == 7:
         return number + 1 if number < length else number - 2
     return number
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        raise ValueError("a moment is a date and a time, such as at(2026-12-24T18:00:00)") from None
 
 
 def _rate(text: str) -> Rate:

@@ -105,6 +105,11 @@ def test_what_is_no_expression_is_refused(expression):
         parse(expression)
 
 
+def test_what_a_moment_looks_like_is_told():
+    with pytest.raises(ValidationException, match=r"such as at\(2026-12-24T18:00:00\)"):
+        parse("at(tomorrow)")
+
+
 def test_an_unknown_zone_is_refused():
     with pytest.raises(ValidationException, match="Mars/Olympus"):
         parse("rate(1 day)", "Mars/Olympus")
