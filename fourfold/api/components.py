@@ -46,7 +46,11 @@ class ComponentsApi:
         page = await self._store.run(lambda db: listing.page(db, wanted))
         return {"InferenceComponents": [_summary(one) for one in page.entries], "NextToken": page.next_token}
 
-    @operation("UpdateInferenceComponent", refused=("*.BaseInferenceComponentName",))
+    @operation(
+        "UpdateInferenceComponent",
+        kept=("DeploymentConfig.RollingUpdatePolicy",),
+        refused=("DeploymentConfig.AutoRollbackConfiguration", "*.BaseInferenceComponentName"),
+    )
     async def update(self, call: ApiCall) -> Document:
         return {"InferenceComponentArn": await self._components.update(call.params)}
 

@@ -113,6 +113,11 @@ class InferenceComponents:
     async def update(self, request: Document) -> str:
         """UpdateInferenceComponent; returns the ARN. Raises ValidationException."""
         change = _specification(request)
+        if request.get("DeploymentConfig", {}).get("AutoRollbackConfiguration", {}).get("Alarms"):
+            raise ValidationException(
+                "AutoRollbackConfiguration is for endpoints: a component's new copies take over at once when all have "
+                "loaded, and the old ones stay where one does not. No alarm rolls that back."
+            )
 
         def write(db: Connection) -> str:
             component = self._settled(db, request["InferenceComponentName"])

@@ -171,6 +171,21 @@ def test_an_update_that_cannot_be_loaded_leaves_what_runs(server, endpoint, mode
     assert ask(server, endpoint, "steady")[0] == "steady"
 
 
+def test_an_update_refuses_alarms_that_it_would_not_heed(server, endpoint, model):
+    create(server, "calm", endpoint, model("calm"))
+    wait(server, "calm")
+    size = {"Type": "COPY_COUNT", "Value": 1}
+    rolling = {"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 0}}
+    sagemaker = server.client("sagemaker")
+    wanted = {"InferenceComponentName": "calm", "RuntimeConfig": {"CopyCount": 1}}
+    with pytest.raises(ClientError, match="AutoRollbackConfiguration"):
+        sagemaker.update_inference_component(
+            **wanted, DeploymentConfig=rolling | {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "hot"}]}}
+        )
+    sagemaker.update_inference_component(**wanted, DeploymentConfig=rolling)
+    assert wait(server, "calm")["LastDeploymentConfig"] == rolling
+
+
 def test_a_component_that_cannot_be_loaded_fails_alone(server, endpoint, model):
     create(server, "bad", endpoint, model("bad", "raise RuntimeError('no luck')"))
     assert "no luck" in wait(server, "bad", "Failed")["FailureReason"]
