@@ -21,7 +21,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
-from fourfold.advisor.prices import shipped
+from fourfold.advisor.prices import Prices, shipped
 from fourfold.advisor.recommender import Recommender
 from fourfold.api.asynchronous import async_routes
 from fourfold.api.autoscaling import Autoscaling
@@ -43,7 +43,7 @@ from fourfold.api.scheduler import Scheduler, caller, schedule_routes
 from fourfold.api.signatures import Verifier
 from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
-from fourfold.clock import SystemClock
+from fourfold.clock import Clock, SystemClock
 from fourfold.config import Settings
 from fourfold.control.autoscaling.autoscaler import Autoscaler
 from fourfold.control.autoscaling.capacities import COPIES, INSTANCES, PROVISIONED, Variants
@@ -176,24 +176,7 @@ class App:
         self.lane = Lane(self.routes, verifier, settings.limits, self.asynchronous.accept)
         metrics = Metrics(self.routes, self.lane.refused)
         self.output = Output(settings.logs, clock)
-        aws = AwsApi(
-            [
-                Service(
-                    SageMaker(self.store, endpoints, settings.partition, clock),
-                    ComponentsApi(self.store, self.components),
-                    ModelRegistry(self.store, settings.partition, clock),
-                    Transform(self.store, self.jobs),
-                    InferenceRecommender(self.store, self.recommender, prices),
-                ),
-                Service(Scheduler(self.store, self.schedules)),
-                Service(Sns(self.topics, settings.partition)),
-                Service(Autoscaling(self.store, targets, settings.partition.account)),
-                Service(CloudWatch(self.history, self.alarms, clock)),
-                Service(Logs(self.output, settings.partition)),
-                Service(Sts(settings.partition)),
-                Service(Iam(settings.partition)),
-            ]
-        )
+        aws = self._aws(endpoints, targets, prices, clock)
         services |= aws.services
         self.gateway = Gateway(
             self.lane,
@@ -209,6 +192,28 @@ class App:
             | topic_routes(self.topics, settings.partition),
             metrics.render,
             self.ready,
+        )
+
+    def _aws(self, endpoints: Endpoints, targets: Targets, prices: Prices, clock: Clock) -> AwsApi:
+        """AWS's services, each answered by the parts built before."""
+        partition = self.settings.partition
+        return AwsApi(
+            [
+                Service(
+                    SageMaker(self.store, endpoints, partition, clock),
+                    ComponentsApi(self.store, self.components),
+                    ModelRegistry(self.store, partition, clock),
+                    Transform(self.store, self.jobs),
+                    InferenceRecommender(self.store, self.recommender, prices),
+                ),
+                Service(Scheduler(self.store, self.schedules)),
+                Service(Sns(self.topics, partition)),
+                Service(Autoscaling(self.store, targets, partition.account)),
+                Service(CloudWatch(self.history, self.alarms, clock)),
+                Service(Logs(self.output, partition)),
+                Service(Sts(partition)),
+                Service(Iam(partition)),
+            ]
         )
 
     async def _tell_topic(self, topic: str, alarm: dict[str, Any], _value: float | None) -> None:
@@ -235,18 +240,12 @@ class App:
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
-        loops = [self.reconciler.run(), self.reconciler.tick(), self.lane.sweep(), self._refresh_keys()]
-        loops.append(self.meter.run())
-        loops += [
-            self.jobs.run(),
-            self.schedules.run(),
-            self.topics.run(),
-            self.components.run(),
-            self.collector.run(),
-            self.history.run(),
-        ]
-        loops += [self.alarms.run(), self.autoscaler.run(), self.recommender.run(), self.output.run()]
-        loops.append(self.asynchronous.run())
+        workers = (
+            self.reconciler, self.components, self.autoscaler, self.meter,
+            self.asynchronous, self.jobs, self.schedules, self.topics, self.recommender,
+            self.collector, self.history, self.alarms, self.output,
+        )  # fmt: skip
+        loops = [self.reconciler.tick(), self.lane.sweep(), self._refresh_keys(), *(one.run() for one in workers)]
         tasks = [asyncio.create_task(loop) for loop in loops]
         for task in tasks:
             task.add_done_callback(_must_not_end)
