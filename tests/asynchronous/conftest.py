@@ -30,6 +30,8 @@ def transform_fn(model, data, content_type, accept, context):
         os._exit(1)
     elif word == "repeat":
         return b"x" * int(rest), "text/plain"
+    elif word == "array":
+        return b"x" * int(rest), "application/x-npy"
     headers = context.get_all_request_header()
     attributes = headers.get("x-amzn-sagemaker-custom-attributes")
     if attributes:

@@ -49,16 +49,21 @@ def test_an_object_says_what_it_is_where_the_call_does_not(server, echo):
     answer = runtime.invoke_endpoint_async(EndpointName="echo", InputLocation="s3://answers/in/typed")
     wait_for(server, "echo", answer)
     assert object_at(server, answer["OutputLocation"]) == b"TYPED"
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_an_output_that_is_no_text_says_what_it_is(server, echo, size):
+    answer = submit(server, "echo", f"array {size}".encode())
+    wait_for(server, "echo", answer)
     key = answer["OutputLocation"].removeprefix("s3://answers/")
-    assert client(server, "s3").head_object(Bucket="answers", Key=key)["ContentType"] == "text/plain"
+    found = client(server, "s3").head_object(Bucket="answers", Key=key)
+    assert (found["ContentType"], found["ContentLength"]) == ("application/x-npy", size)
 
 
 def test_a_large_output_does_not_go_through_the_queue(server, echo):
     answer = submit(server, "echo", b"repeat 300000")
     wait_for(server, "echo", answer)
     assert object_at(server, answer["OutputLocation"]) == b"x" * 300_000
-    key = answer["OutputLocation"].removeprefix("s3://answers/")
-    assert client(server, "s3").head_object(Bucket="answers", Key=key)["ContentType"] == "text/plain"
     assert list((server.folder / "buckets" / "answers" / ".nanio-async").iterdir()) == []
 
 

@@ -257,8 +257,11 @@ def _write(path: str, body: bytes) -> os.stat_result:
 
 
 def _describe(objects: Objects, location: Location, file: os.stat_result, content_type: str) -> None:
-    """Note an output's type, before the output can be seen. JSON is what is assumed, as of inputs."""
-    if content_type not in ("", JSON):
+    """Note the type of an output that is no text, before it can be seen: clients look at that to read it.
+
+    A note costs as much as the output itself does, so text and JSON, which nobody reads by their type, have none.
+    """
+    if content_type not in ("", JSON) and not content_type.startswith("text/"):
         about = About(
             etag=unread_etag(file), content_type=content_type, size=file.st_size, modified_ns=file.st_mtime_ns
         )
