@@ -631,14 +631,6 @@ def oldest(db: Connection, endpoint: str) -> float | None:
     return found
 
 
-def next_retry(db: Connection, endpoint: str) -> float | None:
-    """When the first of the calls that wait may be claimed; None where none waits."""
-    query = sa.select(calls.c.not_before).where(calls.c.endpoint == endpoint, calls.c.state == "queued")
-    near = query.order_by(calls.c.number).limit(EXACT_PLACES).subquery()
-    found: float | None = db.execute(sa.select(sa.func.min(near.c.not_before))).scalar_one()
-    return found
-
-
 def live(db: Connection, tokens: Iterable[Token]) -> set[Token]:
     """Those of the tokens whose attempt runs or is to be published."""
     wanted = set(tokens)
