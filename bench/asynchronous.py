@@ -32,6 +32,7 @@ from load import measure, request_bytes
 from servers import Fourfold, Running, client, free_port
 
 CONNECTIONS = 16
+MANY_CONNECTIONS = 64
 BODY = b'{"instances": [[0.1, 0.2, 0.3, 0.4]]}'
 NOOP = """
 import time
@@ -79,18 +80,27 @@ def _speeds(choice: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
         pings = server.pings(200)
         quantile = statistics.quantiles(pings, n=100)
         yield ("accepted to output object, idle", f"p50 {quantile[49]:.1f} ms, p99 {quantile[98]:.1f} ms", "p50 10 ms")
-        own = [server.jobs_per_second(choice.jobs) for _ in range(choice.rounds)]
-    best = statistics.median(own)
-    yield ("no-op calls end to end, durable", f"{best:,.0f}/s ({min(own):,.0f}–{max(own):,.0f})", "")
+        own = {
+            connections: [server.jobs_per_second(choice.jobs, connections) for _ in range(choice.rounds)]
+            for connections in (CONNECTIONS, MANY_CONNECTIONS)
+        }
+    for connections, rates in own.items():
+        spread = f"{statistics.median(rates):,.0f}/s ({min(rates):,.0f}–{max(rates):,.0f})"
+        yield (f"no-op calls end to end, durable, {connections} connections", spread, "")
     for name, floor in () if choice.no_peers else zip(queues.PEERS, (3.0, 1.2, 1.2), strict=True):
         try:
-            rates = [queues.jobs_per_second(name, choice.jobs) for _ in range(choice.rounds)]
+            theirs = [queues.jobs_per_second(name, choice.jobs) for _ in range(choice.rounds)]
         except RuntimeError as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        rate = statistics.median(rates)
-        spread = f"{rate:,.0f}/s ({min(rates):,.0f}–{max(rates):,.0f})"
-        yield (name, f"{spread}; Fourfold is {best / rate:.2f}x", f"{floor:g}x")
+        rate = statistics.median(theirs)
+        spread = f"{rate:,.0f}/s ({min(theirs):,.0f}–{max(theirs):,.0f})"
+        few, many = (statistics.median(rates) / rate for rates in own.values())
+        yield (
+            name,
+            f"{spread}; Fourfold is {few:.2f}x with {CONNECTIONS}, {many:.2f}x with {MANY_CONNECTIONS}",
+            f"{floor:g}x",
+        )
 
 
 def _flat(choice: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
@@ -148,10 +158,10 @@ class Asynchronous:
             time.sleep(0.005)
         return times
 
-    def jobs_per_second(self, jobs: int) -> float:
+    def jobs_per_second(self, jobs: int, connections: int) -> float:
         """From the first request until the last output object is there."""
         began = time.monotonic()
-        for location in asyncio.run(send(self.url, self.request, CONNECTIONS, jobs)):
+        for location in asyncio.run(send(self.url, self.request, connections, jobs)):
             path = self.folder / "buckets" / location.removeprefix("s3://")
             while not path.exists():
                 time.sleep(0.001)
@@ -215,7 +225,7 @@ def _call(number: int, now: float) -> Any:
 @contextmanager
 def _server() -> Iterator[Asynchronous]:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        running = Fourfold().serve("noop", free_port(), Path(scratch))
+        running = Fourfold("--max-backlog", "2000000").serve("noop", free_port(), Path(scratch))
         try:
             yield _deployed(running, Path(scratch))
         finally:

@@ -119,6 +119,10 @@ class Fourfold(Server):
     takes_npy = True
     settings = "`fourfold serve`, everything at its default: bearer token checked, metrics, variants, routing; 1 worker"
 
+    def __init__(self, *options: str) -> None:
+        self.options = options
+        """Of `fourfold serve`, besides its port and folder."""
+
     def install(self) -> str:
         from importlib.metadata import version
 
@@ -126,7 +130,7 @@ class Fourfold(Server):
 
     def command(self, model: str, port: int, scratch: Path) -> list[str]:
         data_dir = str(scratch / "data")
-        return [sys.executable, "-m", "fourfold", "serve", "--port", str(port), "--data-dir", data_dir]
+        return [sys.executable, "-m", "fourfold", "serve", "--port", str(port), "--data-dir", data_dir, *self.options]
 
     def serve(self, model: str, port: int, scratch: Path) -> Running:
         """A server that is ready and has no endpoint yet."""

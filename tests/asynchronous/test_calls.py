@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -96,6 +97,42 @@ def test_an_input_over_the_limit_fails_that_call(server, echo):
     )
     wait_for(server, "echo", answer, "failed")
     assert "1,073,741,824 at most" in json.loads(object_at(server, answer["FailureLocation"]))["message"]
+
+
+LARGE = """
+import resource
+
+
+def model_fn(model_dir):
+    return None
+
+
+def transform_fn(model, data, content_type, accept):
+    return f"{len(data)} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}", "text/plain"
+"""
+
+
+def test_a_large_input_passes_by_the_gateway_and_is_in_its_worker_once(server, handler, answers):
+    size = 300 * 2**20
+    with (server.folder / "buckets" / "answers" / "large").open("wb") as file:
+        file.truncate(size)
+    server.deploy("large", handler(LARGE), endpoint=False)
+    create(server, "large", {"OutputConfig": {"S3OutputPath": "s3://answers/out"}})
+    before = peak(server.process.pid)
+    answer = client(server, "sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="large", InputLocation="s3://answers/large", ContentType="application/octet-stream"
+    )
+    wait_for(server, "large", answer)
+    length, worker = map(int, object_at(server, answer["OutputLocation"]).split())
+    assert length == size
+    assert worker * 1024 < size + 150 * 2**20
+    assert peak(server.process.pid) - before < 32 * 2**20
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has held, bytes."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def test_a_call_that_takes_too_long_fails_and_the_next_goes_on(server, echo):
