@@ -83,6 +83,7 @@ class LocalPlacer:
         self._zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
         self._links: WeakSet[WorkerLink] = WeakSet()
         self._templates = Templates()
+        self._closing = False
         self.background = Background(self._links)
 
     def warm(self, imports: Sequence[str] = (), python: str = "") -> Zygote:
@@ -116,6 +117,8 @@ class LocalPlacer:
         template: bool = False,
         hurry: bool = False,
     ) -> WorkerLink:
+        if self._closing:
+            raise ServiceUnavailable("The server is stopping.")
         zygote = self.warm(imports, spec.python)
         if more and (fuller := self.warm((*imports, *more), spec.python)).ready:
             zygote = fuller
@@ -179,6 +182,7 @@ class LocalPlacer:
         return str(group.folder)
 
     async def close(self) -> None:
+        self._closing = True  # a worker that ends now is not replaced
         self.background.close()
         for link in self._links:
             link.kill(ModelError(STOPPING, log_stream=link.spec.log_path))

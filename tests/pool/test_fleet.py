@@ -244,3 +244,17 @@ async def test_a_zygote_has_no_thread_but_its_own_whatever_it_imports(placer):
     await zygote.settled.wait()
     assert zygote.missing == {}
     assert len(os.listdir(f"/proc/{zygote.pid}/task")) == 1
+
+
+async def test_no_worker_comes_after_the_end(placer, tmp_path):
+    fleet = make(placer, tmp_path)
+    await fleet.start(1)
+    call = asyncio.create_task(ask(fleet, b"burn:60"))
+    await eventually(lambda: fleet.ready[0].outstanding == 1)
+    await placer.close()
+    with pytest.raises(ModelError, match="server stopped"):
+        await call
+    with pytest.raises(ServiceUnavailable):
+        await placer.start(WorkerSpec("m", str(tmp_path), "echo"))
+    assert placer._zygotes == {}
+    await fleet.stop(0)
