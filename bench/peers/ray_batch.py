@@ -26,7 +26,8 @@ class Scorer:
         return {"y0": answer[:, 0], "y1": answer[:, 1]}
 
 
-ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+# Where the actors have every core for themselves, Ray waits for ever for one to read with.
+ray.init(num_cpus=WORKERS + 2, include_dashboard=False, log_to_driver=False, configure_logging=False)
 with tempfile.TemporaryDirectory() as folder:
     began = time.perf_counter()
     data = ray.data.read_parquet(INPUT)
