@@ -12,7 +12,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from fourfold.pool.link import WorkerLink
@@ -32,13 +32,15 @@ class Background:
 
     Args:
         workers: all workers of the machine, these among them.
+        cpu_seconds: what a process has used so far, by its id; as the kernel says where none is given.
 
     Attributes:
         cores: of the machine.
     """
 
-    def __init__(self, workers: Iterable[WorkerLink]) -> None:
+    def __init__(self, workers: Iterable[WorkerLink], cpu_seconds: Callable[[int], float] | None = None) -> None:
         self.cores = len(os.sched_getaffinity(0))
+        self.cpu_seconds = cpu_seconds or _cpu_seconds
         self._workers = workers
         self._links: list[WorkerLink] = []
         self._used: dict[WorkerLink, float] = {}
@@ -76,7 +78,7 @@ class Background:
 
     def _read(self) -> float:
         """Cores that calls have taken since the last look: the workers' time, and as much of the gateway's at most."""
-        before, self._used = self._used, {link: _cpu_seconds(link.pid) for link in self._normal()}
+        before, self._used = self._used, {link: self.cpu_seconds(link.pid) for link in self._normal()}
         workers = sum(used - before.get(link, used) for link, used in self._used.items())
         then, self._looked = self._looked, time.monotonic()
         gateway, self._gateway = self._gateway, time.thread_time()
