@@ -351,7 +351,7 @@ def growth(jobs: Jobs, choice: argparse.Namespace) -> str:
 
 
 def scaling(jobs: Jobs, choice: argparse.Namespace) -> str:
-    path = ensure_parquet(min(choice.rows, 2_000_000))
+    path = ensure_parquet(choice.rows)
     nice = 19 if choice.nice else 0
     job: dict[int, list[float]] = {1: [], 2: []}
     loop: dict[int, list[float]] = {1: [], 2: []}
@@ -439,19 +439,22 @@ def tiny(jobs: Jobs, choice: argparse.Namespace) -> str:
 
 
 def ray(jobs: Jobs, choice: argparse.Namespace) -> str:
-    """Ray Data over the same Parquet, in turns with jobs."""
+    """Ray Data over the same Parquet with one actor and with as many as there are workers, in turns with jobs."""
     venvs.ensure("ray", ["ray[data]"])
-    rows = min(choice.rows, 2_000_000)
-    path = ensure_parquet(rows)
-    own, others = [], []
-    for _ in range(choice.rounds):
-        own.append(jobs.run(path))
-        others.append(ray_data(path))
-    times = statistics.median(others) / statistics.median(own)
-    return (
-        f"{venvs.versions('ray', ['ray'])}, `map_batches` with {WORKERS} actors over {rows:,} rows of Parquet: "
-        f"{_rate(rows, others)} rows/s. The job in turns with it: {_rate(rows, own)}, {times:.1f} times as many."
-    )
+    rows = []
+    for count in sorted({min(1_000_000, choice.rows), choice.rows}):
+        path = ensure_parquet(count)
+        own: list[float] = []
+        others: dict[int, list[float]] = {1: [], WORKERS: []}
+        for _ in range(choice.rounds):
+            own.append(jobs.run(path))
+            for actors, seconds in others.items():
+                seconds.append(ray_data(path, actors))
+        for actors, seconds in others.items():
+            times = statistics.median(seconds) / statistics.median(own)
+            rows.append((f"{count:,}", str(actors), _rate(count, seconds), _rate(count, own), f"{times:.1f}"))
+    title = f"{venvs.versions('ray', ['ray'])}, `map_batches`: rows of Parquet"
+    return report.table((title, "actors", "Ray Data, rows/s", "job, rows/s", "job / Ray Data"), rows)
 
 
 def mosec(jobs: Jobs, choice: argparse.Namespace) -> str:
@@ -474,9 +477,9 @@ def mosec(jobs: Jobs, choice: argparse.Namespace) -> str:
     )
 
 
-def ray_data(path: Path) -> float:
+def ray_data(path: Path, actors: int) -> float:
     """Seconds of the same work in Ray Data."""
-    command = [venvs.VENVS / "ray/bin/python", PEERS / "ray_batch.py", models.DATA / "fraud.onnx", path, WORKERS, BLOCK]
+    command = [venvs.VENVS / "ray/bin/python", PEERS / "ray_batch.py", models.DATA / "fraud.onnx", path, actors, BLOCK]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
