@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -36,10 +38,12 @@ async def transform_fn(model, data, content_type, accept):
 """
 
 
-def stream(server: LiveServer, name: str, body: bytes) -> Any:
+@contextmanager
+def stream(server: LiveServer, name: str, body: bytes) -> Iterator[Any]:
     runtime = server.client("sagemaker-runtime")
     answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, ContentType="text/csv", Body=body)
-    return iter(answer["Body"])
+    with closing(answer["Body"]) as events:
+        yield iter(events)
 
 
 @pytest.mark.parametrize("code", [STUCK, OVERLAPPING], ids=["one at a time", "overlapping"])
@@ -48,12 +52,13 @@ def test_a_stream_past_its_deadline_ends_with_the_error_that_says_so(
 ) -> None:
     name = "stuck" if code is STUCK else "overlapping"
     server.deploy(name, handler(code), FOURFOLD_STREAM_SECONDS="1")
-    events = stream(server, name, b"stay")
-    assert next(events)["PayloadPart"]["Bytes"] in (b"first", b"1")
-    with pytest.raises(Exception, match=r"took over 1 s \(FOURFOLD_STREAM_SECONDS") as ended:
-        next(events)
+    with stream(server, name, b"stay") as events:
+        assert next(events)["PayloadPart"]["Bytes"] in (b"first", b"1")
+        with pytest.raises(Exception, match=r"took over 1 s \(FOURFOLD_STREAM_SECONDS") as ended:
+            next(events)
     assert ended.value.response["Error"]["Code"] == "ModelStreamError"
-    again = [event["PayloadPart"]["Bytes"] for event in stream(server, name, b"go")]
+    with stream(server, name, b"go") as events:
+        again = [event["PayloadPart"]["Bytes"] for event in events]
     assert again in ([b"first"], [b"1"]), "what hung is gone, and the next call finds a worker"
 
 
@@ -62,6 +67,6 @@ def test_a_stream_that_fails_before_its_first_part_is_an_ordinary_error(server: 
         "def model_fn(d):\n    return None\ndef transform_fn(m, data, c, a):\n    raise ValueError('no')\n    yield\n"
     )
     server.deploy("early", handler(code))
-    with pytest.raises(Exception, match="no") as ended:
-        stream(server, "early", b"x")
+    with pytest.raises(Exception, match="no") as ended, stream(server, "early", b"x"):
+        pass
     assert ended.value.response["Error"]["Code"] == "ModelError"

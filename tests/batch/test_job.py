@@ -98,10 +98,10 @@ async def test_standing_still_for_calls_is_no_silence_of_the_model(site):
     count = 200_000
     site.put("in/big.csv", numbers(count))
     async with site.running():
-        await site.start(ModelClientConfig={"InvocationsTimeoutInSeconds": 1, "InvocationsMaxRetries": 0})
+        await site.start(ModelClientConfig={"InvocationsTimeoutInSeconds": 3, "InvocationsMaxRetries": 0})
         await site.until_shards(1)
         site.placer.background.cores = 0
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(3.3)
         before = await site.jobs.progress("job")
         assert (await site.jobs.describe("job")).status == "InProgress"
         assert before.shards_done < before.shards
