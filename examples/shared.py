@@ -27,7 +27,8 @@ def server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="fourfold-") as data_dir:
         port = str(_free_port())
         command = [*FOURFOLD, "serve", "--port", port, "--data-dir", data_dir, "--log-level", "warning"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # In a session of its own, as a service is: Linux shares the cores between sessions first, and then within one.
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stdout is not None
         ready = process.stdout.readline().split()
         if ready[:1] != ["ready"]:
