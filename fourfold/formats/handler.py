@@ -61,8 +61,7 @@ class Handler:
                 f"{module.__name__}.py has transform_fn and {', '.join(name for name in _STEPS if steps[name])}: "
                 "transform_fn does the work of all three, so keep either it or them."
             )
-        image = artifact.environment.get("FOURFOLD_TOOLKIT", "")
-        defaults = images.defaults("" if image == "tensorflow" else image, predicts=steps["predict_fn"] is not None)
+        defaults = images.defaults(artifact.environment, predicts=steps["predict_fn"] is not None)
         self._default_model = defaults.model_fn
         self._input = steps["input_fn"] or defaults.input_fn
         self._predict = steps["predict_fn"] or defaults.predict_fn
@@ -112,6 +111,8 @@ class Handler:
             calling = self._call(function, arguments, context)
             try:
                 result = asyncio.run(calling) if _is_async(function) else drive(calling)
+            except ModelLoadError:
+                raise  # an image's own model_fn has said it all
             except Exception as error:  # the artifact's own code may raise anything
                 raise ModelLoadError(_told(name, error)) from error
             if name == "model_fn":
@@ -208,9 +209,7 @@ def load(artifact: Artifact) -> Model:
     Raises:
         ModelLoadError: no such file, a module that is not installed, or an error in the handler's own code.
     """
-    torch = sys.modules.get("torch")
-    if torch is not None:  # it was imported before the fork, where OMP_NUM_THREADS was 1
-        torch.set_num_threads(artifact.threads)
+    use_threads(artifact.threads)
     module = _import(_program(artifact))
     if artifact.environment.get("FOURFOLD_TOOLKIT") == "tensorflow" and any(hasattr(module, name) for name in _SERVING):
         from fourfold.formats import serving  # an HTTP server's modules, which no other handler needs
@@ -218,6 +217,13 @@ def load(artifact: Artifact) -> Model:
         return serving.load(module, artifact)
     handler = Handler(module, artifact)
     return AsyncHandler(handler) if handler.overlaps else SyncHandler(handler)
+
+
+def use_threads(number: int) -> None:
+    """Let PyTorch have threads where it was imported before the fork, when OMP_NUM_THREADS was 1."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(number)
 
 
 def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:

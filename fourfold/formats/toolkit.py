@@ -6,9 +6,11 @@ objects in NPY are never read.
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 from collections.abc import Callable, Mapping
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
@@ -127,18 +129,33 @@ def default_output_fn(prediction: Any, accept: str) -> bytes | str | tuple[bytes
 
 
 def to_json(value: Any) -> str:
-    """JSON of a value that may hold arrays, tensors or numpy scalars."""
+    """JSON of a value that may hold arrays, tensors, numpy scalars or pictures, which are PNG in base64."""
     return json.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
+    if type(value).__module__.startswith("PIL."):
+        return _to_png(value)
     raise TypeError(f"A {type(value).__name__} has no JSON form; write output_fn to encode it.")
 
 
+def _to_png(picture: Any) -> str:
+    out = BytesIO()
+    picture.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
 def _to_csv(value: Any) -> str:
+    """Rows; dictionaries, as pipelines of transformers answer, below a header of their names."""
     out = StringIO()
+    rows = [value] if isinstance(value, dict) else value
+    if isinstance(rows, list) and rows and isinstance(rows[0], dict):
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
     np.savetxt(out, _detached(value), delimiter=",", fmt="%s")
     return out.getvalue()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def test_an_image_says_whose_functions_a_handler_leaves_out(image: str, expected
 
 def test_an_unknown_toolkit_is_named() -> None:
     with pytest.raises(ModelLoadError, match="'caffe'; it may be sklearn, pytorch"):
-        images.defaults("caffe", predicts=True)
+        images.defaults({"FOURFOLD_TOOLKIT": "caffe"}, predicts=True)
 
 
 HUGGING_FACE = """
@@ -77,13 +79,57 @@ def test_a_hugging_face_pipeline_is_called_with_inputs_and_parameters(tmp_path: 
     ]
     questions = ask(model, "question,context\nwho?,me\n", "text/csv")
     assert json.loads(questions.body) == [{"inputs": [{"question": "who?", "context": "me"}]}]
-    assert b"needs a header" in ask(model, "good\nbad\n", "text/csv").body
+    headless = ask(model, "good\nbad\n", "text/csv")
+    assert (headless.status, b"a header with the column inputs" in headless.body) == (400, True)
+    assert ask(model, '{"inputs": "a,b"}', accept="text/csv").body == b'inputs\n"a,b"\n'
 
 
 def test_a_hugging_face_predict_fn_gets_the_json(tmp_path: Path) -> None:
     code = HUGGING_FACE + "def predict_fn(data, model): return {'seen': data.pop('inputs'), 'left': data}\n"
     answer = ask(handler(tmp_path, "huggingface", code), '{"inputs": "text", "mode": 3}')
     assert json.loads(answer.body) == {"seen": "text", "left": {"mode": 3}}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", [{"task": "fill-mask", "inputs": "a", "top_k": 1}]),
+        ("def model_fn(model_dir): return lambda inputs, top_k: [inputs, top_k]", ["a", 1]),
+        ("def input_fn(data, content_type): return {'inputs': data[2:8]}", [{"task": "fill-mask", "inputs": "inputs"}]),
+        ("def predict_fn(data, model): return model(data['inputs'] * 2)", [{"task": "fill-mask", "inputs": "aa"}]),
+        ("def output_fn(prediction, accept): return prediction[0]['top_k']", 1),
+        (
+            "def transform_fn(model, data, content_type, accept): return model(accept)[0]",
+            {"task": "fill-mask", "inputs": "application/json"},
+        ),
+    ],
+)
+def test_the_pipeline_is_what_a_hugging_face_handler_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, expected: object
+) -> None:
+    library = ModuleType("transformers")
+    library.pipeline = lambda task, **_: lambda inputs, **given: [{"task": task, "inputs": inputs, **given}]
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
+    answer = ask(handler(tmp_path, "huggingface", code), '{"inputs": "a", "parameters": {"top_k": 1}}')
+    assert json.loads(answer.body) == expected
+
+
+def test_pictures_come_and_go(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    code = (
+        "def model_fn(model_dir): return lambda inputs: {'mode': inputs.mode, 'turned': inputs.rotate(90, expand=True)}"
+    )
+    sent = io.BytesIO()
+    pillow.new("L", (2, 3)).save(sent, "GIF")
+    answer = json.loads(ask(handler(tmp_path, "huggingface", code), sent.getvalue(), "image/gif").body)
+    turned = pillow.open(io.BytesIO(base64.b64decode(answer["turned"])))
+    assert (answer["mode"], turned.format, turned.size) == ("RGB", "PNG", (3, 2))
+
+
+def test_a_hugging_face_handler_without_a_model_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"^There is no model for a pipeline.*or write model_fn"):
+        handler(tmp_path, "huggingface", "def input_fn(data, content_type): return data")
 
 
 def test_an_xgboost_predict_fn_gets_a_dmatrix(tmp_path: Path) -> None:

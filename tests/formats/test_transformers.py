@@ -141,3 +141,7 @@ def test_a_real_model_answers_as_its_pipeline_does(tmp_path: Path) -> None:
     answers = json.loads(reply.body)
     assert [one["label"] for one in answers] == [one["label"] for one in expected]
     assert [one["score"] for one in answers] == pytest.approx([one["score"] for one in expected])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/inference.py").write_text("def output_fn(prediction, accept): return prediction[1]['label']")
+    handler = load(tmp_path, FOURFOLD_TOOLKIT="huggingface")
+    assert handler.invoke([Call(0, b'{"inputs": ["good", "bad bad"]}')])[0].body.decode() == expected[1]["label"]
