@@ -54,8 +54,8 @@ class Running:
         """With a shadow variant, the production variant's calls are copied to it."""
         for shadow in self.shadows:
             (production,) = self.production
-            share = min(1.0, shadow.weight / production.weight)
-            production.submit = Shadow(production.submit, shadow, share).submit
+            copies = Shadow(production, shadow, min(1.0, shadow.weight / production.weight))
+            production.submit, production.submit_stream = copies.submit, copies.submit_stream
 
 
 def route(running: Running) -> Route:

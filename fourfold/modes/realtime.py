@@ -213,7 +213,7 @@ class ResponseStream:
             FourfoldError: what went wrong before any part, so that it can still be an ordinary error answer.
         """
         try:
-            self.variant.backend.submit_stream(self)
+            self.variant.submit_stream(self)
             item = await self._next()
             if isinstance(item, FourfoldError):
                 raise item

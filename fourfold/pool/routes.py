@@ -66,6 +66,7 @@ class Variant:
         self.weight = weight
         self.backend = backend
         self.submit = backend.submit
+        self.submit_stream = backend.submit_stream
         self.stats = stats or CallStats()
         self.heads: dict[str, bytes] = {}
         self.header = b"x-amzn-invoked-production-variant: " + name.encode() + b"\r\n"

@@ -10,8 +10,10 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
+
 from fourfold.errors import FourfoldError, ModelError
-from fourfold.pool.link import Waiter
+from fourfold.pool.link import StreamWaiter, Waiter
 from fourfold.pool.routes import Variant
 from fourfold.records import Call, Reply
 
@@ -23,14 +25,15 @@ class Shadow:
     """Copies some of a variant's calls to another.
 
     Args:
-        submit: how the production variant takes a call.
-        variant: the shadow.
+        production: the variant that answers.
+        shadow: the variant that gets copies.
         share: of the calls that are copied, 0 to 1.
     """
 
-    def __init__(self, submit: Callable[[Waiter], None], variant: Variant, share: float) -> None:
-        self._submit = submit
-        self._variant = variant
+    def __init__(self, production: Variant, shadow: Variant, share: float) -> None:
+        self._submit = production.submit
+        self._submit_stream = production.submit_stream
+        self._shadow = shadow
         self._share = share
         self._loop = asyncio.get_running_loop()
         self.in_flight = 0
@@ -40,42 +43,59 @@ class Shadow:
     def submit(self, waiter: Waiter) -> None:
         """Take a production call. Raises what the production variant raises."""
         self._submit(waiter)
-        if random.random() < self._share:  # noqa: S311 - a sample, no secret
-            self._loop.call_soon(self._copy, waiter.call)
+        self._copy_some(waiter.call, self._shadow.submit)
 
-    def _copy(self, call: Call) -> None:
+    def submit_stream(self, waiter: StreamWaiter) -> None:
+        """Take a production call that is answered in parts. Raises as `submit`."""
+        self._submit_stream(waiter)
+        self._copy_some(waiter.call, self._shadow.submit_stream)
+
+    def _copy_some(self, call: Call, submit: Callable[[_Copy], None]) -> None:
+        if random.random() < self._share:  # noqa: S311 - a sample, no secret
+            self._loop.call_soon(self._copy, call, submit)
+
+    def _copy(self, call: Call, submit: Callable[[_Copy], None]) -> None:
         if self.in_flight >= MOST_WAITING:
             self.dropped += 1
             return
-        copy = Call(0, call.body, call.content_type, call.accept, call.headers)
-        waiter = _Copy(self, self._variant, copy, self._loop.time())
+        copy = _Copy(self, self._shadow, msgspec.structs.replace(call, id=0), self._loop.time())
         self.in_flight += 1
         try:
-            self._variant.submit(waiter)
+            submit(copy)
         except FourfoldError as error:
-            waiter.fail(error)
+            copy.fail(error)
 
 
 class _Copy:
-    """Waits for a copy's answer and counts it."""
+    """Waits for a copy's answer, whole or in parts, and counts it.
 
-    __slots__ = ("_shadow", "_variant", "arrived", "call")
+    Nothing cancels a copy: where a client leaves its stream, the shadow's goes on to its end or its deadline.
+    """
 
-    def __init__(self, shadow: Shadow, variant: Variant, call: Call, arrived: float) -> None:
-        self._shadow = shadow
+    __slots__ = ("_copies", "_variant", "arrived", "call", "cancel")
+
+    def __init__(self, copies: Shadow, variant: Variant, call: Call, arrived: float) -> None:
+        self._copies = copies
         self._variant = variant
         self.call = call
         self.arrived = arrived
+        self.cancel: Callable[[], None] = lambda: None
 
     def answer(self, reply: Reply) -> None:
-        if reply.status == 200:
-            self._shadow.in_flight -= 1
+        self.end(None if reply.status == 200 else reply)
+
+    def part(self, body: bytes) -> None:
+        """Of a stream only its end counts."""
+
+    def end(self, failure: Reply | None) -> None:
+        if failure is None:
+            self._copies.in_flight -= 1
             self._variant.stats.record(self._seconds(), 200)
         else:
-            self.fail(ModelError("The shadow's model answered with an error.", original_status=reply.status))
+            self.fail(ModelError("The shadow's model answered with an error.", original_status=failure.status))
 
     def fail(self, error: FourfoldError) -> None:
-        self._shadow.in_flight -= 1
+        self._copies.in_flight -= 1
         self._variant.stats.failed(self._seconds(), error)
 
     def _seconds(self) -> float:
