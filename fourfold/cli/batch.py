@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
+from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url, is_missing
 from fourfold.cli.files import (
     CONTENT_TYPES,
     account_bucket,
@@ -264,13 +264,18 @@ def _known_model(sagemaker: Any, name: str) -> str:
 
     try:
         return str(sagemaker.describe_model(ModelName=name)["ModelName"])
-    except ClientError:
-        pass
+    except ClientError as error:
+        if not is_missing(error):
+            raise
     try:
         config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-    except ClientError:
-        raise CommandError(f"{name} is neither a model, nor an endpoint, nor a file of this machine") from None
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        raise CommandError(
+            f"{name} is neither a model, nor an endpoint, nor a file of this machine. Endpoints: fourfold list"
+        ) from None
+    variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
     if len(variants) > 1:
         models = ", ".join(variant["ModelName"] for variant in variants)
         raise CommandError(f"the endpoint {name} has several models; name one of them: {models}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -15,6 +18,8 @@ import typer
 from fourfold.errors import FourfoldError
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
     from fourfold.api.keys import Key
 
 DataDir = Annotated[
@@ -31,6 +36,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to 
 DATA_DIR = Path(".fourfold")
 URL = "http://127.0.0.1:4004"
 START = "start it with fourfold serve"
+LISTS = {
+    r"Could not find endpoint ": "fourfold list",
+    r"Could not find requested job ": "fourfold batch list",
+    r"Schedule \S+ does not exist": "fourfold schedule list",
+    r"Topic does not exist": "fourfold topics list",
+}
+"""How the API says that something is not there, and the command that shows what is."""
 
 
 class CommandError(FourfoldError):
@@ -86,14 +98,7 @@ class Server:
 
     def _native(self, method: str, path: str) -> str:
         headers = {"Authorization": f"Bearer {self.api_key()}"}
-        request = Request(self.url + path, headers=headers, method=method)  # noqa: S310
-        try:
-            with urlopen(request, timeout=30) as answer:  # noqa: S310  # the user's own server
-                return str(answer.read(), "utf-8", "replace")
-        except HTTPError as error:
-            raise CommandError(_told(error.read()) or f"{path} answered {error.code}") from None
-        except URLError as error:
-            raise CommandError(f"no server answers at {self.url} ({error.reason}): {START}") from None
+        return fetch(Request(self.url + path, headers=headers, method=method), 30)  # noqa: S310
 
     def _credentials(self) -> tuple[str, str]:
         access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
@@ -124,14 +129,42 @@ def is_address(url: str) -> bool:
         return False
 
 
+def fetch(request: Request, seconds: float) -> str:
+    """The text that the server answers within some seconds. Raises CommandError with its message where it refuses."""
+    try:
+        with urlopen(request, timeout=seconds) as answer:  # noqa: S310  # the user's own server
+            return str(answer.read(), "utf-8", "replace")
+    except HTTPError as error:
+        raise CommandError(_told(error.read()) or _stranger(f"{error.code} {error.reason}")) from None
+    except HTTPException as error:
+        raise CommandError(_stranger(repr(error))) from None
+    except OSError as error:
+        tls = isinstance(getattr(error, "reason", error), ssl.SSLError)
+        raise CommandError(_no_tls(request.full_url) if tls else _no_server(request.full_url)) from None
+
+
 def _told(body: bytes) -> str:
-    """What an error's body says: the message of a JSON document, or the text."""
+    """The message of a JSON document; empty where it is none of the server's errors."""
     import json
 
     try:
         return str(json.loads(body)["message"])
     except (ValueError, TypeError, KeyError):
-        return body.decode("utf-8", "replace").strip()
+        return ""
+
+
+def _stranger(answer: object) -> str:
+    return f"what answers there ({answer}) is no Fourfold server: is --endpoint-url, or AWS_ENDPOINT_URL, right?"
+
+
+def _no_tls(url: str) -> str:
+    host = urlsplit(url).netloc
+    return f"what answers at https://{host} speaks no TLS that is trusted here: is its address http://{host}?"
+
+
+def _no_server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"no server answers at {parts.scheme}://{parts.netloc}: {START}"
 
 
 def environment(url: str, key: Key) -> dict[str, str]:
@@ -152,22 +185,48 @@ def region() -> str:
     return os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
+def is_missing(error: ClientError) -> bool:
+    """Does the error of a Describe operation say that there is no such resource?"""
+    return "Could not find" in error.response["Error"]["Message"]  # AWS has no code of its own for it
+
+
 def explain(error: Exception) -> str | None:
     """One line for an error that the user can act on; None for a bug, which deserves its traceback."""
-    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        HTTPClientError,
+        SSLError,
+    )
+    from botocore.parsers import ResponseParserError
 
     match error:
         case FourfoldError():
-            return error.message
+            return _with_next_step(error.message)
+        case ClientError() if "RequestId" not in error.response["ResponseMetadata"]:
+            return _stranger(error.response["ResponseMetadata"]["HTTPStatusCode"])
         case ClientError():
-            answer = error.response.get("Error", {})
-            return f"{answer.get('Code', 'Error')}: {answer.get('Message', error)}"
-        case ConnectionError():
-            return f"no server answers at {error.kwargs.get('endpoint_url', 'this address')}: {START}"
+            answer = error.response["Error"]
+            where = f": {answer['Resource']}" if answer.get("Resource") else ""  # S3's messages do not say it
+            return _with_next_step(f"{answer['Code']}: {answer['Message']}{where}")
+        case ResponseParserError():
+            return _stranger("something else than the SageMaker API")
+        case SSLError():
+            return _no_tls(error.kwargs["endpoint_url"])
+        case EndpointConnectionError() | ConnectTimeoutError():
+            return _no_server(error.kwargs["endpoint_url"])
         case HTTPClientError():
             return f"the connection to the server broke: {error}. Look at the server's own messages"
         case OSError() if error.filename:
             return f"{error.filename}: {error.strerror}"
-        case BotoCoreError():
+        case BotoCoreError() | Boto3Error():
             return str(error)
     return None
+
+
+def _with_next_step(message: str) -> str:
+    command = next((command for pattern, command in LISTS.items() if re.search(pattern, message)), None)
+    return f"{message.removesuffix('.')}. What there is: {command}" if command else message

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
+from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url, is_missing
 from fourfold.cli.files import CONTENT_TYPES, make_bucket, upload_model
 from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
 from fourfold.cli.serverless import serverless_options, serverless_rows, serverless_state
@@ -341,7 +341,7 @@ def _describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
     try:
         return without_metadata(sagemaker.describe_endpoint(EndpointName=name))
     except ClientError as error:
-        if "Could not find" in error.response["Error"]["Message"]:  # AWS has no code of its own for it
+        if is_missing(error):
             return None
         raise
 

@@ -6,13 +6,12 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request
 
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, START, URL, CommandError, DataDir, Server, Url, environment
+from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Server, Url, environment, fetch
 
 _INJECTED = Path(__file__).parent / "inject"
 _LEADING_ELSEWHERE = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
@@ -35,7 +34,7 @@ def run(
     """
     if not script.is_file():
         raise CommandError(f"there is no script {script}")
-    _check_server(url)
+    fetch(Request(f"{url}/healthz"), 5)  # noqa: S310  # the user's own server
     program = python or _active_python()
     variables = _environment(Server(url, data_dir))
     try:
@@ -60,11 +59,3 @@ def _active_python() -> str:
     folder = os.environ.get("VIRTUAL_ENV")
     python = Path(folder, "bin", "python") if folder else None
     return str(python) if python is not None and python.exists() else sys.executable
-
-
-def _check_server(url: str) -> None:
-    try:
-        with urlopen(f"{url}/healthz", timeout=5):  # noqa: S310  # the user's own server
-            pass
-    except URLError as error:
-        raise CommandError(f"no server answers at {url} ({error.reason}): {START}") from None

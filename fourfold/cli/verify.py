@@ -65,14 +65,15 @@ def _plan(path: Path, measured: Profile | None) -> Plan:
     from fourfold.advisor import search
     from fourfold.advisor.load import from_members
     from fourfold.advisor.prices import shipped
+    from fourfold.advisor.scenario import MODES
 
     try:
         saved = jsonlib.loads(path.read_text(encoding="utf-8"))
-        members, mode = dict(saved["scenario"]), saved["recommendation"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        members, mode = dict(saved["scenario"]), MODES[MODES.index(saved["recommendation"])]
+    except (ValueError, KeyError, TypeError):
         raise ValidationException(
-            f"plan: {path} is not what `fourfold advise --plan-out` writes ({type(error).__name__}: {error})"
-        ) from error
+            f"plan: {path} is not what `fourfold advise --plan-out` writes: make one with it"
+        ) from None
     members.pop("text", None)  # its facts are among the members
     scenario = from_members(members, "plan")
     return search.plan(measured.applied(scenario) if measured else scenario, mode, shipped())

@@ -15,7 +15,7 @@ from fourfold.modes.asynchronous.dispatch import Dispatcher
 from fourfold.modes.asynchronous.ledger import LEASE
 from fourfold.modes.asynchronous.orders import Verdict, request_of, to_json, verdict_of
 from fourfold.storage.objects import Objects, parse_location
-from fourfold.store import Store, queue
+from fourfold.store import Store, queue, resources
 from fourfold.store.queue import OUTCOMES, State, Token
 
 STATUSES: tuple[State, ...] = ("queued", "running", *OUTCOMES)
@@ -26,6 +26,12 @@ _CANCELLED = Verdict("cancelled", "Cancelled", "The call was cancelled.")
 
 class UnknownCall(ResourceNotFound):
     """There is no call of that id, or its record is older than the retention."""
+
+    status = 404
+
+
+class UnknownEndpoint(ResourceNotFound):
+    """There is no endpoint of that name, and no record of a call to one."""
 
     status = 404
 
@@ -49,7 +55,7 @@ class Records:
         self._owner = owner
 
     async def describe(self, endpoint: str, inference_id: str) -> dict[str, Any]:
-        """The newest call with this id. Raises UnknownCall."""
+        """The newest call with this id. Raises UnknownCall, UnknownEndpoint, or ConflictException as `list` does."""
 
         def read(db: Connection) -> dict[str, Any]:
             row = _find(db, endpoint, inference_id)
@@ -70,6 +76,8 @@ class Records:
 
         Raises:
             ValidationException: a status that does not exist, or a limit out of bounds.
+            UnknownEndpoint: there is nothing of that name.
+            ConflictException: the endpoint is none that takes asynchronous calls.
         """
         unknown = [status for status in statuses if status not in STATUSES]
         if unknown:
@@ -78,10 +86,13 @@ class Records:
             raise ValidationException(f"limit must be between 1 and {MOST_LISTED}, not {limit}.")
 
         def read(db: Connection) -> dict[str, Any]:
+            counts = queue.count(db, endpoint)
+            if counts == queue.Counts():
+                _check_endpoint(db, endpoint)
             rows = queue.list_calls(db, endpoint, _states(statuses or STATUSES), limit + 1, before)
             return {
                 "endpoint": endpoint,
-                "counts": asdict(queue.count(db, endpoint)),
+                "counts": asdict(counts),
                 "calls": [_record(row) for row in rows[:limit]],
                 "next": rows[limit - 1].number if len(rows) > limit else None,
             }
@@ -133,11 +144,23 @@ class Records:
 def _find(db: Connection, endpoint: str, inference_id: str) -> Any:
     row = queue.find(db, endpoint, inference_id)
     if row is None:
+        _check_endpoint(db, endpoint)
         raise UnknownCall(
             f"Endpoint {endpoint} has no call with the inference id {inference_id}. Records of ended calls are kept "
             "for a limited time (serve --async-retention)."
         )
     return row
+
+
+def _check_endpoint(db: Connection, name: str) -> None:
+    """What has no calls is at least an endpoint that takes them; a deleted one's records stay for a while."""
+    found = resources.get(db, "endpoint", name)
+    if found is None:
+        raise UnknownEndpoint(f"Could not find endpoint {name}, nor a record of a call to it.")
+    if "AsyncInferenceConfig" not in found.document["wanted"]["config"]:
+        raise ConflictException(
+            f"Endpoint {name} takes no asynchronous calls: it was created without AsyncInferenceConfig."
+        )
 
 
 def _record(row: Any) -> dict[str, Any]:
