@@ -29,12 +29,8 @@ HIDDEN = ".fourfold"
 TEMPORARY = f"{HIDDEN}/new"
 """Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
 
-DESCRIPTIONS = ".nanio-meta"
-"""Folder in a bucket with what the S3 door knows of objects that came through it: size, ETag, headers."""
-
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
-
 
 Commit = Callable[[Callable[[], None]], object]
 
@@ -198,7 +194,7 @@ class Objects:
             ValidationException: there is no such bucket.
         """
         path = self.path(location)
-        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path, self._description(location), commit)
+        return ObjectWriter(self.folder(location.bucket) / TEMPORARY, path, commit)
 
     def folder(self, bucket: str) -> Path:
         """The folder that is a bucket. Raises ValidationException where there is none."""
@@ -215,11 +211,7 @@ class Objects:
     def delete(self, location: Location) -> None:
         """Remove an object; nothing happens where there is none."""
         self.path(location).unlink(missing_ok=True)
-        self._description(location).unlink(missing_ok=True)
-
-    def _description(self, location: Location) -> Path:
-        """What the S3 door knows of an object; without it, it looks at the file."""
-        return self._buckets / location.bucket / DESCRIPTIONS / f"{location.key}.json"
+        self.forget(location)
 
     def _note(self, location: Location) -> Path:
         digest = hashlib.sha256(location.key.encode("utf-8", "surrogateescape")).hexdigest()
@@ -234,11 +226,10 @@ class Objects:
 class ObjectWriter:
     """A context manager around the temporary file of an object."""
 
-    def __init__(self, temporary: Path, path: Path, description: Path, commit: Commit | None) -> None:
+    def __init__(self, temporary: Path, path: Path, commit: Commit | None) -> None:
         self._folder = temporary
         self._temporary = temporary / secrets.token_hex(16)
         self._path = path
-        self._description = description
         self._commit_by = commit
         self._file: BinaryIO
 
@@ -264,7 +255,6 @@ class ObjectWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._description.unlink(missing_ok=True)  # first: a crash must not leave one of another object
         self._temporary.replace(self._path)
         sync_folder(self._path.parent)
 

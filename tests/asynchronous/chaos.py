@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fourfold.modes.asynchronous.orders import KEPT
 from tests.asynchronous.conftest import create, route
 from tests.server import LiveServer
 
@@ -149,7 +150,7 @@ def _look(server: LiveServer, accepted: dict[str, tuple[bytes, str]], report: Re
     report.completed = counts.pop("completed")
     report.other = {state: count for state, count in counts.items() if count}
     report.objects = len(list((buckets / "answers" / "out").iterdir()))
-    report.leftovers = len(list((buckets / "answers" / ".nanio-async").iterdir()))
+    report.leftovers = len(list((buckets / "answers" / KEPT).iterdir()))
     for id, (answer, location) in accepted.items():
         path = buckets / location.removeprefix("s3://")
         if not path.exists():

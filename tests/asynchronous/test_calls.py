@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from fourfold.modes.asynchronous.orders import KEPT
 from tests.asynchronous.conftest import ECHO, client, create, describe, object_at, route, submit, wait_for
 from tests.test_serve import eventually
 from tests.topics.receiver import Receiver
@@ -65,7 +66,12 @@ def test_a_large_output_does_not_go_through_the_queue(server, echo):
     answer = submit(server, "echo", b"repeat 300000")
     wait_for(server, "echo", answer)
     assert object_at(server, answer["OutputLocation"]) == b"x" * 300_000
-    assert list((server.folder / "buckets" / "answers" / ".nanio-async").iterdir()) == []
+    kept = server.folder / "buckets" / "answers" / KEPT
+    assert list(kept.iterdir()) == []
+    (kept / "waiting").write_text("an output that is no object yet")
+    listed = client(server, "s3").list_objects_v2(Bucket="answers")["Contents"]
+    assert not [entry["Key"] for entry in listed if "waiting" in entry["Key"]]
+    (kept / "waiting").unlink()
 
 
 def test_the_models_error_is_an_object_at_the_failure_location(server, echo):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import msgspec
 
 from fourfold.records import Outcome
+from fourfold.storage.objects import HIDDEN
 
 RUN = "fourfold.modes.asynchronous.work:run"
 """What task frames name."""
 
-KEPT = ".nanio-async"
+KEPT = f"{HIDDEN}/async"
 """Folder in a bucket for outputs that are not objects yet: on the same file system, so that a rename makes them one."""
 MOST_INPUT = 1024 * 1024 * 1024
 """Largest input, bytes: SageMaker's limit for asynchronous calls."""
