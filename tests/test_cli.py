@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import numpy as np
@@ -396,6 +396,42 @@ def test_a_folder_packs_to_the_same_bytes_each_time(doubler: Path) -> None:
 def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no file or folder"), packed(tmp_path / "missing"):
         pass
+
+
+class TestSchedules:
+    JOB: ClassVar[dict[str, Any]] = {
+        "TransformJobName": "night",
+        "ModelName": "segments",
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://shop/in/"}}},
+        "TransformOutput": {"S3OutputPath": "s3://shop/out/<aws.scheduler.scheduled-time>/"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+
+    def test_a_job_is_made_for_each_run(self, shell: Shell, tmp_path: Path) -> None:
+        (tmp_path / "job.json").write_text(json.dumps(self.JOB))
+        said = shell.run("schedule", "create", "night", "--rate", "1 days", "--batch", str(tmp_path / "job.json"))
+        assert "night-<aws.scheduler.scheduled-time>" in said.stdout
+        shell.run("schedule", "delete", "night")
+
+    @pytest.mark.parametrize(
+        ("options", "changes", "told"),
+        [
+            ("--rate 1days --batch FILE", {"ModelName": None}, 'Missing required parameter in input: "ModelName"'),
+            ("--rate 1days --batch FILE", {"ModelNames": "x"}, 'Unknown parameter in input: "ModelNames"'),
+            ("--rate 1days --batch FILE", {"BatchStrategy": "Many"}, "'batchStrategy' failed to satisfy constraint"),
+            ("--rate 1days --batch FILE", {"ModelName": "a b"}, "'modelName' failed to satisfy constraint"),
+            ("--rate 1days --target sagemaker:stopTransformJobs", {}, "is no operation"),
+            ("--rate 1days --target sagemker:stopTransformJob", {}, "is no operation"),
+            ("--rate 1days --batch FILE", {}, "Invalid Schedule Expression"),
+            ("--cron 1 --batch FILE", {}, "--cron has 5 fields"),
+        ],
+    )
+    def test_what_could_never_run_is_refused(
+        self, refused, tmp_path: Path, options: str, changes: dict[str, Any], told: str
+    ) -> None:
+        job = {member: value for member, value in (self.JOB | changes).items() if value is not None}
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        assert told in refused(f"schedule create never {options}".replace("FILE", str(tmp_path / "job.json")))
 
 
 class TestServerless:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json as json_
 import re
-import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,28 +73,32 @@ def create(
 
     Placeholders in the JSON, <aws.scheduler.scheduled-time> and <aws.scheduler.execution-id>, make each run's own.
     """
+    expression = _expression(cron, rate, at)
     policy = {"MaximumRetryAttempts": retries, "MaximumEventAgeInSeconds": max_age}
     policy = {member: value for member, value in policy.items() if value is not None}
     called = _target(batch, target, input)
+    server = Server(url, data_dir)
+    _check(server, called)
     called |= {"RetryPolicy": policy} if policy else {}
     called |= {"DeadLetterConfig": {"Arn": dead_letter}} if dead_letter else {}
     request: Document = {
         "Name": name,
         "GroupName": group,
-        "ScheduleExpression": _expression(cron, rate, at),
+        "ScheduleExpression": expression,
         "ScheduleExpressionTimezone": timezone,
         "FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": window} if window else {"Mode": "OFF"},
         "State": "DISABLED" if disabled else "ENABLED",
         "Target": called,
     }
     request |= {member: value for member, value in (("StartDate", start), ("EndDate", end)) if value is not None}
-    server = Server(url, data_dir)
     server.client("scheduler").create_schedule(**request)
     described = _described(server, group, name)
     if json:
         print_json(described)
-    else:
-        print(f"{name} runs {described['ScheduleExpression']}, next at {_time(described['NextRun'])}")
+        return
+    print(f"{name} runs {described['ScheduleExpression']}, next at {_time(described['NextRun'])}")
+    if batch is not None:
+        print(f"its jobs are called {json_.loads(called['Input'])['TransformJobName']}")
 
 
 @schedule.command("list")
@@ -238,12 +242,40 @@ def _read(file: Path) -> Document:
 
 
 def _with_name_of_its_own(job: Document) -> Document:
-    """A job whose name is new at every run. Says so where it had to be changed."""
+    """A job whose name is new at every run, because a name can be used once."""
     name = str(job.get("TransformJobName", "batch"))
-    if "<aws.scheduler." in name:
-        return job
-    print(f"each run's job is called {name}-{TIME}, because a job's name can be used once", file=sys.stderr)
-    return job | {"TransformJobName": f"{name}-{TIME}"}
+    return job if "<aws.scheduler." in name else job | {"TransformJobName": f"{name}-{TIME}"}
+
+
+def _check(server: Server, target: Document) -> None:
+    """Check a call as it will be checked when it is due: what could never run is told now, not at night.
+
+    Raises:
+        CommandError: there is no such operation, or it has no such member.
+        ValidationException: a member breaks a rule.
+    """
+    from botocore.exceptions import ParamValidationError, UnknownServiceError
+    from botocore.model import OperationNotFoundError
+    from botocore.validate import validate_parameters
+
+    from fourfold.api.validation import validated
+    from fourfold.control.schedules import filled, operation_of
+
+    called = operation_of(target["Arn"])
+    if called is None:
+        return  # of a kind that the server has a better word about
+    service, name = called
+    members, _ = filled(target.get("Input", "{}"), target["Arn"], time.time(), 1)
+    try:
+        operation = server.client(service).meta.service_model.operation_model(name)
+        validate_parameters(members, operation.input_shape)
+    except (UnknownServiceError, OperationNotFoundError):
+        raise CommandError(
+            f"{service}:{name} is no operation: write it as sagemaker:createTransformJob, by AWS's names"
+        ) from None
+    except ParamValidationError as error:
+        raise CommandError(f"{service}:{name} could never run: {'; '.join(str(error).splitlines()[1:])}") from None
+    validated(operation, members)
 
 
 def _described(server: Server, group: str, name: str) -> Document:
