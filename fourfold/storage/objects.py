@@ -29,8 +29,13 @@ HIDDEN = ".fourfold"
 TEMPORARY = f"{HIDDEN}/new"
 """Folder in a bucket for what is not an object yet; on the same file system, so that a rename makes it one."""
 
+_LABEL = "user.mime_type"
+"""The extended attribute in which freedesktop.org keeps a file's media type."""
+
 _VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 _PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+
+UNKNOWN_TYPE = "binary/octet-stream"
 
 Commit = Callable[[Callable[[], None]], object]
 
@@ -39,7 +44,7 @@ class About(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What was said of an object when it was put."""
 
     etag: str = ""
-    content_type: str = "binary/octet-stream"
+    content_type: str = UNKNOWN_TYPE
     headers: dict[str, str] = {}
     """Content-Encoding, Content-Disposition, Cache-Control and their like, by lower-case name."""
     metadata: dict[str, str] = {}
@@ -99,6 +104,31 @@ def unread_etag(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:032x}-0"
 
 
+def label(path: str, content_type: str) -> bool:
+    """Write on a file that will be an object what it is: that costs a tenth of what a note does, and is as durable.
+
+    Returns:
+        False where the file system, or Python on this system, cannot.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        os.setxattr(path, _LABEL, content_type.encode("utf-8", "replace"))
+    except FileNotFoundError:
+        raise
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _labelled(path: Path) -> str | None:
+    try:
+        return os.getxattr(path, _LABEL).decode("utf-8", "replace")
+    except (AttributeError, OSError):
+        return None
+
+
 class Objects:
     """The buckets of one data folder.
 
@@ -140,12 +170,18 @@ class Objects:
         Raises:
             FileNotFoundError: there is no such object.
         """
-        stat = stat or self.path(location).stat()
+        path = self.path(location)
+        stat = stat or path.stat()
         with suppress(OSError, msgspec.MsgspecError):
             about = msgspec.json.decode(self._note(location).read_bytes(), type=About)
             if (about.size, about.modified_ns) == (stat.st_size, stat.st_mtime_ns):
                 return about
-        return About(etag=unread_etag(stat), size=stat.st_size, modified_ns=stat.st_mtime_ns)
+        return About(
+            etag=unread_etag(stat),
+            content_type=_labelled(path) or UNKNOWN_TYPE,
+            size=stat.st_size,
+            modified_ns=stat.st_mtime_ns,
+        )
 
     def describe(self, location: Location, about: About) -> None:
         """Note what an object is. Not synced: after a crash it may be an object of which nothing is known."""

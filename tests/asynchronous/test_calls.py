@@ -53,13 +53,21 @@ def test_an_object_says_what_it_is_where_the_call_does_not(server, echo):
     assert object_at(server, answer["OutputLocation"]) == b"TYPED"
 
 
-@pytest.mark.parametrize("size", [10, 300_000])
-def test_an_output_that_is_no_text_says_what_it_is(server, echo, size):
-    answer = submit(server, "echo", f"array {size}".encode())
-    wait_for(server, "echo", answer)
-    key = answer["OutputLocation"].removeprefix("s3://answers/")
+@pytest.mark.parametrize(
+    ("word", "location", "content_type"),
+    [
+        ("array 10", "OutputLocation", "application/x-npy"),
+        ("array 300000", "OutputLocation", "application/x-npy"),
+        ("repeat 10", "OutputLocation", "text/plain"),
+        ("fail", "FailureLocation", "application/json"),
+    ],
+)
+def test_what_became_of_a_call_says_what_it_is(server, echo, word, location, content_type):
+    answer = submit(server, "echo", word.encode())
+    wait_for(server, "echo", answer, "failed" if word == "fail" else "completed")
+    key = answer[location].removeprefix("s3://answers/")
     found = client(server, "s3").head_object(Bucket="answers", Key=key)
-    assert (found["ContentType"], found["ContentLength"]) == ("application/x-npy", size)
+    assert found["ContentType"] == content_type
 
 
 def test_a_large_output_does_not_go_through_the_queue(server, echo):

@@ -9,7 +9,7 @@ import boto3
 import sagemaker
 from case import BUCKET, NAME, ROLE, fit_sklearn, left, run, upload, write
 from sagemaker.async_inference import AsyncInferenceConfig, WaiterConfig
-from sagemaker.deserializers import JSONDeserializer
+from sagemaker.deserializers import JSONDeserializer, NumpyDeserializer
 from sagemaker.exceptions import AsyncInferenceModelError, ObjectNotExistedError, PollingTimeoutError
 from sagemaker.inputs import BatchDataCaptureConfig
 from sagemaker.model import Model
@@ -75,14 +75,15 @@ def asynchronous(session: sagemaker.Session) -> object:
         input_path=f"s3://{BUCKET}/in.json", initial_args={"ContentType": "application/json"}, waiter_config=WAIT
     )
     failed = predictor.predict_async([[-1.0]])
-    for name, look in (
-        ("failed", lambda: predictor.predict([[-1.0]], waiter_config=WAIT)),
-        ("looked up failure", lambda: failed.get_result(WAIT)),
-    ):
-        try:
-            answers[name] = look()
-        except AsyncInferenceModelError as error:
-            answers[name] = "negative" in str(error)
+    for deserializer in (JSONDeserializer(), NumpyDeserializer()):
+        predictor.deserializer = deserializer
+        for look in (lambda: predictor.predict([[-1.0]], waiter_config=WAIT), lambda: failed.get_result(WAIT)):
+            try:
+                answers.setdefault("failed", []).append(look())
+            except AsyncInferenceModelError as error:
+                answers.setdefault("failed", []).append("negative" in str(error))
+    predictor.deserializer = NumpyDeserializer(accept="application/json")
+    answers["as an array"] = predictor.predict([[1.0, 2.0]], waiter_config=WAIT).item()
     slow = predictor.predict_async([[1000.0]])
     try:
         answers["too early"] = slow.get_result()

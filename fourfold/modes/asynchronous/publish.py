@@ -21,7 +21,7 @@ from fourfold.modes.asynchronous.ledger import Ledger
 from fourfold.modes.asynchronous.messages import Notifier
 from fourfold.modes.asynchronous.orders import JSON, KEPT, Request, Verdict, request_of, to_json, verdict_of
 from fourfold.records import Outcome
-from fourfold.storage.objects import About, FileSystems, Location, Objects, parse_location, unread_etag
+from fourfold.storage.objects import About, FileSystems, Location, Objects, label, parse_location, unread_etag
 from fourfold.store.queue import Publication, Token
 
 log = logging.getLogger(__name__)
@@ -230,38 +230,34 @@ def _place(objects: Objects, disks: FileSystems, item: _Item) -> None:
     content_type = verdict.content_type if completed else JSON
     if completed and verdict.kept:
         source = f"{kept}/{verdict.kept}"
-        with contextlib.suppress(FileNotFoundError):  # renamed before a crash
-            _describe(objects, location, os.stat(source), content_type)
     else:
         source = f"{kept}/{kept_name(call.token)}.{'out' if completed else 'error'}"
         body = (call.body or b"") if completed else failure_object(call, verdict)
         try:
-            written = _write(source, body)
+            _write(source, body)
         except FileNotFoundError:
             os.makedirs(kept, exist_ok=True)
-            written = _write(source, body)
-        _describe(objects, location, written, content_type)
+            _write(source, body)
+    with contextlib.suppress(FileNotFoundError):  # what was kept may have been renamed before a crash
+        _describe(objects, location, source, content_type)
     _rename(source, path)
     disks.wrote(system)
 
 
-def _write(path: str, body: bytes) -> os.stat_result:
+def _write(path: str, body: bytes) -> None:
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     try:
         view = memoryview(body)
         while view:
             view = view[os.write(file, view) :]
-        return os.fstat(file)
     finally:
         os.close(file)
 
 
-def _describe(objects: Objects, location: Location, file: os.stat_result, content_type: str) -> None:
-    """Note the type of an output that is no text, before it can be seen: clients look at that to read it.
-
-    A note costs as much as the output itself does, so text and JSON, which nobody reads by their type, have none.
-    """
-    if content_type not in ("", JSON) and not content_type.startswith("text/"):
+def _describe(objects: Objects, location: Location, source: str, content_type: str) -> None:
+    """Tell an outcome's type before it can be seen: the SDKs' deserializers look at it to read answers and failures."""
+    if content_type and not label(source, content_type):
+        file = os.stat(source)
         about = About(
             etag=unread_etag(file), content_type=content_type, size=file.st_size, modified_ns=file.st_mtime_ns
         )
