@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -106,3 +108,21 @@ def test_streams_are_copied_and_end_by_themselves(server, handler):
     eventually(lambda: count("shadow", 424, 5))
     assert [answered(b"hang") for _ in range(100)] == [[b"seen"]] * 100  # 1,000 minutes of the shadow's time
     eventually(lambda: count("production", 200, 115))
+
+
+def test_a_shadow_that_is_promoted_runs_as_production_does(shadowed):
+    def priorities(pids: set[int]) -> set[int]:
+        return {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
+
+    sagemaker = shadowed.client("sagemaker")
+    variant = {"VariantName": "shadow", "ModelName": "pair-hidden", "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="promoted", ProductionVariants=[variant | {"InitialInstanceCount": 1}]
+    )
+    before = set(shadowed.worker_pids())
+    assert max(priorities(before)) > 0
+    sagemaker.update_endpoint(EndpointName="pair", EndpointConfigName="promoted")
+    shadowed.wait("pair")
+    assert priorities(set(shadowed.worker_pids()) - before) == {0}
+    with pytest.raises(ClientError, match="a shadow's error"):
+        call(shadowed)

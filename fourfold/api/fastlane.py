@@ -35,7 +35,7 @@ from fourfold.errors import (
     PayloadTooLarge,
 )
 from fourfold.modes.asynchronous.accept import Invocation, read_headers
-from fourfold.modes.realtime import find_route, model_error, request_headers
+from fourfold.modes.realtime import choose, find_route, model_error, request_headers
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import Call, Reply
 from fourfold.store.queue import Accepted
@@ -185,7 +185,7 @@ class Exchange:
         request = head.request
         if request is None:
             request = head.request = request_headers(head.headers)
-        variant = find_route(lane.routes, head.name).choose(request.target_variant)
+        variant = choose(find_route(lane.routes, head.name), request)
         self.call = Call(0, body, request.content_type, request.accept, request.to_model)
         self.variant = variant
         variant.submit(self)

@@ -25,7 +25,7 @@ from fourfold.api import eventstream, oip, openai
 from fourfold.api.fastlane import Lane, error_body, request_id
 from fourfold.api.heads import PREFIX, endpoint_name
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
-from fourfold.modes.realtime import ResponseStream, find_route, request_headers
+from fourfold.modes.realtime import ResponseStream, choose, find_route, request_headers
 from fourfold.records import Call
 
 STREAM_SUFFIX = b"/invocations-response-stream"
@@ -169,7 +169,7 @@ class Gateway:
         try:
             route = find_route(self._lane.routes, endpoint_name(scope["raw_path"], STREAM_SUFFIX))
             request = request_headers(scope["headers"], b"x-amzn-sagemaker-accept")
-            variant = route.choose(request.target_variant)
+            variant = choose(route, request)
             call = Call(0, body, request.content_type, request.accept, request.to_model, stream=True)
             stream = ResponseStream(call, variant)
             first = await stream.first()

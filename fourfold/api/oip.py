@@ -27,7 +27,7 @@ from starlette.types import Scope
 
 from fourfold.api.fastlane import Lane
 from fourfold.errors import FourfoldError, PayloadTooLarge, ServiceUnavailable, ValidationError
-from fourfold.modes.realtime import RequestHeaders, ask, find_route, request_headers
+from fourfold.modes.realtime import RequestHeaders, ask, choose, find_route, request_headers
 from fourfold.pool.frames import Loaded
 from fourfold.pool.routes import Route, Variant
 from fourfold.records import Call
@@ -164,7 +164,7 @@ async def _config(route: Route) -> Response:
 async def _infer(route: Route, scope: Scope, body: bytes) -> Response:
     headers = dict(scope["headers"])
     request = request_headers(scope["headers"])
-    variant = route.choose(request.target_variant)
+    variant = choose(route, request)
     reply = await ask(variant, _call(route, variant, headers, request, body))
     if reply.status != 200:
         said = str(reply.body, "utf-8", "replace")

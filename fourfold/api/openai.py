@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
 
 from fourfold.errors import FourfoldError, ModelError, ValidationError
-from fourfold.modes.realtime import RequestHeaders, ResponseStream, ask, find_route, request_headers
+from fourfold.modes.realtime import RequestHeaders, ResponseStream, ask, choose, find_route, request_headers
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import PATH, Call
 
@@ -57,7 +57,7 @@ async def chat(routes: Routes, scope: Scope, body: bytes) -> Response:
                 f"There is no endpoint {name.decode('utf-8', 'replace')!r} in service: `model` is an endpoint's name."
             )
         request = request_headers(scope["headers"])
-        variant = find_route(routes, name).choose(request.target_variant)
+        variant = choose(find_route(routes, name), request)
         call = _call(request, match["path"], body, stream=bool(asked.stream))
         return await (_stream(variant, call) if call.stream else _whole(variant, call))
     except FourfoldError as error:

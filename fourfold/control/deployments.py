@@ -122,7 +122,7 @@ def _size(size: Document | None, instances: int, name: str, least: float, most: 
     """A size as a share. One instance is always allowed, or nothing could be done with few of them."""
     if size is None:
         raise ValidationException(f"{name} is needed for this kind of deployment.")
-    share: float = size["Value"] / (100.0 if size["Type"] == "CAPACITY_PERCENT" else instances)
+    share: float = size["Value"] / (100.0 if size["Type"] == "CAPACITY_PERCENT" else max(1, instances))
     one = size["Type"] == "INSTANCE_COUNT" and size["Value"] == 1
     if not (least <= share <= most or one):
         raise ValidationException(f"{name} must be {least:.0%} to {most:.0%} of the capacity; it is {share:.0%}.")
@@ -172,6 +172,7 @@ class Deployment:
             RolledBack: it must not go on. Traffic is where it was at that moment.
         """
         deadline = started + self._plan.timeout
+        await self._watch(deadline, self._plan.alarms)  # of what is known to be wrong, the new fleet gets no call
         for share in self._plan.shares:
             await self._stage("ActivatingTraffic")
             await self._grow(share, counts)

@@ -102,6 +102,7 @@ class Endpoints:
             if request.get("RetainAllVariantProperties"):
                 excluded = request.get("ExcludeRetainedVariantProperties", [])
                 _retain(endpoint.document["wanted"], wanted, {entry["VariantPropertyType"] for entry in excluded})
+                _check_weights(wanted)
             deployment = request.get("DeploymentConfig")
             if deployment is None and request.get("RetainDeploymentConfig"):
                 deployment = endpoint.document["deployment"]
@@ -132,10 +133,10 @@ class Endpoints:
                 weights[variant] = change.get("DesiredWeight", weights[variant])
                 wanted["config"] = _resized(wanted["config"], variant, change)
                 counts[variant] = change.get("DesiredInstanceCount", counts[variant])
-            production = [variant["VariantName"] for variant in wanted["config"]["ProductionVariants"]]
-            if sum(weights[name] for name in production) <= 0:
-                raise ValidationException("The weights of an endpoint's variants cannot all be 0.")
-            self._want(db, endpoint, wanted | {"weights": weights, "counts": counts})
+            wanted |= {"weights": weights, "counts": counts}
+            _check_weights(wanted)
+            _check_answered(wanted)
+            self._want(db, endpoint, wanted)
             return endpoint.arn
 
         arn = await self._store.run(write)
@@ -236,6 +237,25 @@ def check_count(count: int, limits: Limits, whose: str, what: str) -> None:
         raise ResourceLimitExceeded(
             f"{whose} can have {limits.instances} {what} at most, not {count}: each is a process of this machine."
         )
+
+
+def _check_weights(wanted: Document) -> None:
+    """Raises ValidationException where no variant would get a call."""
+    if sum(wanted["weights"][variant["VariantName"]] for variant in wanted["config"]["ProductionVariants"]) <= 0:
+        raise ValidationException("The weights of an endpoint's variants cannot all be 0.")
+
+
+def _check_answered(wanted: Document) -> None:
+    """Raises ValidationException where a variant whose calls cannot wait would have no instance."""
+    if "AsyncInferenceConfig" in wanted["config"]:
+        return
+    for variant in all_variants(wanted["config"]):
+        name = variant["VariantName"]
+        if "ModelName" in variant and not wanted["counts"][name]:
+            raise ValidationException(
+                f'Variant "{name}" must have 1 instance at least: only asynchronous endpoints, and variants for '
+                "inference components, can do without any."
+            )
 
 
 def artifact_folders(db: Connection) -> list[Path]:

@@ -173,10 +173,11 @@ class Reconciler:
             revision = wanted["revision"]
         started = self._clock.monotonic()
         try:
-            plan = deployments.plan(document.get("deployment"), sum(wanted["counts"].values()))
-            first = plan.shares[0] if plan.rolling and before is not None else 1.0
+            replaces = before is not None and not keeps_workers(before.wanted, wanted)
+            plan = deployments.plan(document.get("deployment"), sum(wanted["counts"].values())) if replaces else Plan()
+            first = plan.shares[0] if plan.rolling else 1.0
             async with self._at_once:
-                if before is not None and not keeps_workers(before.wanted, wanted):
+                if replaces:
                     await self._stage(endpoint.name, revision, wanted, "Creating")
                 after = await self._fleets.bring_up(
                     endpoint.name, wanted, revision, before, document["deployed"], first, self._changed

@@ -88,6 +88,7 @@ def same_workers(old: Document, new: Document, variant: str) -> bool:
     """Would the variant's workers load and run the same under both wishes?"""
 
     def workers(wanted: Document) -> Any:
+        shadows = wanted["config"].get("ShadowProductionVariants", [])  # theirs run at a lower priority
         for entry in all_variants(wanted["config"]):
             if entry["VariantName"] == variant:
                 ignored = ("InitialVariantWeight", "InitialInstanceCount", "ServerlessConfig")
@@ -95,7 +96,7 @@ def same_workers(old: Document, new: Document, variant: str) -> bool:
                 kept = {k: v for k, v in entry.items() if k not in ignored}
                 if "ModelName" not in entry:
                     return "components"  # which come and go by themselves
-                return kept, memory, wanted["models"].get(entry["ModelName"])
+                return kept, memory, entry in shadows, wanted["models"].get(entry["ModelName"])
         return None
 
     before, after = workers(old), workers(new)

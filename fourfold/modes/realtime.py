@@ -13,7 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import NamedTuple
 
 from fourfold.errors import FourfoldError, ModelError, ValidationError
+from fourfold.pool.components import COMPONENT
+from fourfold.pool.containers import TARGET_CONTAINER
+from fourfold.pool.multimodel import TARGET_MODEL
 from fourfold.pool.routes import Kind, Route, Routes, Variant
+from fourfold.pool.sessions import SESSION
 from fourfold.records import Call, Reply
 
 TO_MODEL = frozenset(
@@ -72,6 +76,13 @@ _RULES = {
     b"x-amzn-sagemaker-prefix-aware-id": _Rule("prefixAwareId", 64, _PRINTABLE),
 }
 
+
+_ADDRESSES = {
+    TARGET_MODEL: "is not a multi-model endpoint and does not support target model header",
+    TARGET_CONTAINER: "does not call containers directly and does not support target container hostname header",
+    COMPONENT: "has no inference components: Inference Component Name header is not allowed",
+}
+"""What an endpoint says that cannot do what a call's header asks."""
 
 CLIENT_LEFT = 499
 """Status under which a call is counted that its client did not wait for."""
@@ -134,6 +145,23 @@ def find_route(routes: Routes, name: bytes, kinds: tuple[Kind, ...] = ("realtime
         operation = "InvokeEndpointAsync" if route.kind == "asynchronous" else "InvokeEndpoint"
         raise ValidationError(f"Endpoint {route.name} is {route.kind}: call it with {operation}.")
     return route
+
+
+def choose(route: Route, request: RequestHeaders) -> Variant:
+    """The variant that answers a call.
+
+    Raises:
+        ValidationError: there is no such variant, or it has no models, containers or components to choose from, and
+            the call names one.
+    """
+    headers = request.to_model
+    if headers is None:
+        return route.choose(request.target_variant)
+    variant = route.choose(request.target_variant, headers.get(SESSION))
+    for header, refusal in _ADDRESSES.items():
+        if header in headers and header not in variant.backend.addresses:
+            raise ValidationError(f"Endpoint {route.name} {refusal}.")
+    return variant
 
 
 async def ask(variant: Variant, call: Call) -> Reply:

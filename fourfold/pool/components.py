@@ -20,6 +20,8 @@ class Components(Several):
         refused: calls for a component that has no copies, by its name; what scaling from zero looks at.
     """
 
+    addresses = frozenset((COMPONENT,))
+
     def __init__(self) -> None:
         super().__init__()
         self.refused: dict[str, int] = {}
@@ -86,7 +88,7 @@ class Components(Several):
         name = (call.headers or {}).get(COMPONENT, "")
         fleet = self._by_name.get(name)
         if fleet is None:
-            what = f"Inference component {name} is not found" if name else "InferenceComponentName is needed"
+            what = f"Inference component {name} is not found" if name else "Inference Component Name header is required"
             raise ValidationError(f"{what}: this endpoint has {', '.join(self._by_name) or 'no components yet'}.")
         if not fleet.wanted:
             self.refused[name] = self.refused.get(name, 0) + 1

@@ -27,6 +27,7 @@ class Pipeline(Several):
     def __init__(self, stages: Mapping[str, Fleet | Several]) -> None:
         super().__init__(tuple(stages.values()))
         self.names = tuple(stages)
+        self.addresses = frozenset().union(*(stage.addresses for stage in self.parts))
         self._relays: dict[Waiter | StreamWaiter, _Relay] = {}
 
     def submit(self, waiter: Waiter) -> None:
@@ -140,6 +141,8 @@ class Direct(Several):
     Args:
         containers: what answers, by hostname.
     """
+
+    addresses = frozenset((TARGET_CONTAINER,))
 
     def __init__(self, containers: Mapping[str, Fleet]) -> None:
         super().__init__(tuple(containers.values()))

@@ -81,6 +81,8 @@ class ElasticFleet:
         log_folder: each worker logs to `<log_folder>/<instance>.log`. None: to the server's own output.
     """
 
+    addresses: frozenset[str] = frozenset()
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -187,6 +189,10 @@ class ElasticFleet:
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
         """Nobody waits for this call any more."""
         self.batcher.withdraw(waiter)
+
+    def holds(self, session: str) -> bool:
+        """Workers that come and go keep no sessions."""
+        return False
 
     def tick(self) -> None:
         """Called regularly: deadlines, memory, idle workers, provisioned ones."""

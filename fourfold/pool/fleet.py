@@ -42,6 +42,8 @@ class Fleet:
         nice: CPU priority below normal, for background work.
     """
 
+    addresses: frozenset[str] = frozenset()
+
     def __init__(
         self,
         spec: WorkerSpec,
@@ -96,6 +98,10 @@ class Fleet:
         self.batcher.withdraw(waiter)
         if self.sessions is not None:
             self.sessions.withdraw(waiter)
+
+    def holds(self, session: str) -> bool:
+        """Is this session open on one of its workers?"""
+        return self.sessions is not None and session in self.sessions
 
     def _in_session(self) -> Sessions:
         if self.sessions is None:

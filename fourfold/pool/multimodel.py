@@ -145,6 +145,8 @@ class MultiModel(Several):
         log_folder: a model's workers log to `<log_folder>/<model>/<instance>.log`. None: to the server's own output.
     """
 
+    addresses = frozenset((TARGET_MODEL,))
+
     def __init__(
         self, fetch: Fetch, placer: Placer, batching: Batching, room: Room, log_folder: Path | None = None
     ) -> None:

@@ -25,6 +25,8 @@ class Backend(Protocol):
 
     signature: Loaded | None
     """What its model takes and gives. None: no worker has loaded it yet."""
+    addresses: frozenset[str]
+    """Headers of calls that name which of its models, containers or components is to answer."""
 
     def submit(self, waiter: Waiter) -> None:
         """Take a call. Raises ThrottlingException or ServiceUnavailable where it cannot be taken."""
@@ -33,6 +35,9 @@ class Backend(Protocol):
 
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
         """The client is gone."""
+
+    def holds(self, session: str) -> bool:
+        """Is this session open on one of its workers?"""
 
 
 class Variant:
@@ -129,23 +134,28 @@ class Route:
             self._by_name[one] = Shares([variants[n] for n in here], [weights[n] for n in here])
         self.only = variants[0] if len(variants) == 1 else None
 
-    def choose(self, target: str | None = None) -> Variant:
-        """The variant for one call: the target if one is named, otherwise by weight.
+    def choose(self, target: str | None = None, session: str | None = None) -> Variant:
+        """The variant for one call: the target if one is named, where its session is if it has one, else by weight.
 
         Raises:
             ValidationError: the endpoint has no variant of that name.
         """
-        if target is not None:
-            try:
-                return self._by_name[target].pick()
-            except KeyError:
-                raise ValidationError(
-                    f"Variant {target} is not found for Endpoint {self.name}. "
-                    f"It has {', '.join(sorted(self._by_name))}."
-                ) from None
-        if self.only is not None:
+        if self.only is not None and target is None:
             return self.only
-        return self._shares.pick()
+        shares = self._shares if target is None else self._named(target)
+        if session is not None:
+            for variant in shares.variants:
+                if variant.backend.holds(session):
+                    return variant
+        return shares.pick()
+
+    def _named(self, target: str) -> Shares:
+        try:
+            return self._by_name[target]
+        except KeyError:
+            raise ValidationError(
+                f"Variant {target} is not found for Endpoint {self.name}. It has {', '.join(sorted(self._by_name))}."
+            ) from None
 
 
 class Routes(dict[bytes, Route]):

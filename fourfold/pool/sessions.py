@@ -53,6 +53,10 @@ class Sessions:
         """Calls of sessions that wait for their worker."""
         return sum(map(len, self._pinned.values()))
 
+    def __contains__(self, session: str) -> bool:
+        """Is it open here? `session` is as a call names it."""
+        return _id(session) in self._open
+
     def submit(self, waiter: Waiter) -> None:
         """Take a call that names a session, or wants a new one.
 
@@ -100,7 +104,7 @@ class Sessions:
             self._open[name] = Session(worker, expires)
         closed = headers.get(CLOSED)
         if closed:
-            self._open.pop(closed.partition(";")[0].strip(), None)
+            self._open.pop(_id(closed), None)
 
     def _worker(self, call: Call) -> WorkerLink:
         name = _named(call)
@@ -165,7 +169,12 @@ class _Watched:
 
 
 def _named(call: Call) -> str:
-    return (call.headers or {}).get(SESSION, "").partition(";")[0].strip()
+    return _id((call.headers or {}).get(SESSION, ""))
+
+
+def _id(text: str) -> str:
+    """The id alone of `<id>; Expires=<time>`, which clients may send back as they got it."""
+    return text.partition(";")[0].strip()
 
 
 def _parse(text: str) -> tuple[str, float]:

@@ -34,12 +34,16 @@ class Workers(Protocol):
         """Why the newest start failed; None when it went well."""
 
     signature: Loaded | None
+    addresses: frozenset[str]
+    """As in `Backend`."""
 
     def submit(self, waiter: Waiter) -> None: ...
 
     def submit_stream(self, waiter: StreamWaiter) -> None: ...
 
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None: ...
+
+    def holds(self, session: str) -> bool: ...
 
     async def start(self, count: int) -> None: ...
 
@@ -91,9 +95,11 @@ class Several(ABC):
         parts: what it is made of.
         batcher: all its batchers, for those who count.
         signature: it has that of no one model.
+        addresses: headers of calls that say which part is meant.
     """
 
     signature: Loaded | None = None
+    addresses: frozenset[str] = frozenset()
 
     def __init__(self, parts: Sequence[Fleet | Several] = ()) -> None:
         self.parts = parts
@@ -108,6 +114,10 @@ class Several(ABC):
 
     @abstractmethod
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None: ...
+
+    def holds(self, session: str) -> bool:
+        """Is this session open with one of its parts?"""
+        return any(part.holds(session) for part in self.parts)
 
     def fleets(self) -> Iterator[Fleet]:
         """Every fleet there is now."""

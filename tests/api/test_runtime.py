@@ -59,6 +59,22 @@ def test_a_call_and_its_answer(runtime, teller):
     assert not [name for name in headers if name in ("authorization", "host", "x-amz-date", "user-agent")]
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ({"TargetModel": "a.tar.gz"}, "Endpoint teller is not a multi-model endpoint"),
+        ({"TargetContainerHostname": "first"}, "Endpoint teller does not call containers directly"),
+        ({"InferenceComponentName": "part"}, "Endpoint teller has no inference components"),
+    ],
+)
+def test_a_call_that_names_what_the_endpoint_cannot_choose_is_refused(runtime, teller, address, told):
+    for call in (runtime.invoke_endpoint, runtime.invoke_endpoint_with_response_stream):
+        if "TargetModel" not in address or call == runtime.invoke_endpoint:
+            code, status, message = refused(call, EndpointName=teller, Body="1", **address)
+            assert (code, status) == ("ValidationError", 400)
+            assert told in message
+
+
 def test_a_models_exception_is_a_model_error_with_its_own_words_and_place(server, runtime, teller):
     with pytest.raises(runtime.exceptions.ModelError) as error:
         runtime.invoke_endpoint(EndpointName=teller, Body="raise", ContentType="text/csv", Accept="text/csv")

@@ -86,7 +86,7 @@ def test_each_component_answers_its_own_calls(server, endpoint, model):
     for name in ("cat", "dog"):
         wait(server, name)
         assert ask(server, endpoint, name)[0] == name
-    for wrong, message in ((None, "InferenceComponentName is needed"), ("bird", "bird is not found")):
+    for wrong, message in ((None, "Inference Component Name header is required"), ("bird", "bird is not found")):
         with pytest.raises(ClientError, match=message) as error:
             ask(server, endpoint, wrong)
         assert error.value.response["Error"]["Code"] == "ValidationError"

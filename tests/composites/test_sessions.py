@@ -112,6 +112,29 @@ def test_sessions_and_other_calls_share_the_workers(server, chat):
     assert [len(talk(server, chat, session)["said"]) for session, _ in sessions] == [10, 10, 10]
 
 
+def test_a_session_finds_its_variant_and_stays_while_an_update_bakes(server, handler):
+    server.deploy("first", handler(CHAT), endpoint=False)
+    server.deploy("second", handler(CHAT), endpoint=False)
+    sagemaker = server.client("sagemaker")
+    shared = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    for model in ("first", "second"):
+        variants = [shared | {"VariantName": name, "ModelName": model} for name in ("A", "B")]
+        sagemaker.create_endpoint_config(EndpointConfigName=f"{model}-twice", ProductionVariants=variants)
+    sagemaker.create_endpoint(EndpointName="twice", EndpointConfigName="first-twice")
+    server.wait("twice")
+    sessions = [opened(server, "twice") for _ in range(8)]
+    assert all(talk(server, "twice", session)["pid"] == pid for session, pid in sessions)
+    canary = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50}, "WaitIntervalInSeconds": 60}
+    sagemaker.update_endpoint(
+        EndpointName="twice", EndpointConfigName="second-twice",
+        DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": canary}},
+    )  # fmt: skip
+    eventually(lambda: len({talk(server, "twice")["pid"] for _ in range(40)}) == 4)
+    sessions += [opened(server, "twice") for _ in range(8)]
+    assert all(talk(server, "twice", session)["pid"] == pid for session, pid in sessions)
+    sagemaker.delete_endpoint(EndpointName="twice")
+
+
 def test_scaling_in_ends_sessions_clearly(server, handler):
     server.deploy("shrinking", handler(CHAT), count=2)
     sessions = [opened(server, "shrinking")[0] for _ in range(2)]

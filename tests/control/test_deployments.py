@@ -144,6 +144,14 @@ async def test_an_alarm_while_baking_gives_the_traffic_back():
     assert bench.seen[-1] == (31, 0.0)
 
 
+async def test_an_alarm_from_before_keeps_every_call_away_from_the_new_fleet():
+    bench = Bench(Plan((0.5, 1.0), wait=60, alarms=("errors",)))
+    bench.alarm = "ALARM"
+    with pytest.raises(RolledBack, match="errors"):
+        await bench.task
+    assert bench.seen == []
+
+
 async def test_a_new_fleet_that_cannot_stay_up_and_the_time_limit_roll_back():
     bench = await Bench.begin(Plan(wait=60))
     bench.new.failure = ModelLoadError("it is broken")
@@ -237,6 +245,12 @@ def update(server, config: str, deployment: dict | None = None) -> None:
     server.client("sagemaker").update_endpoint(EndpointName="shop", EndpointConfigName=config, **extra)
 
 
+def change(server, **wanted) -> None:
+    server.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName="shop", DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", **wanted}]
+    )
+
+
 def pending(server, endpoint: str = "shop") -> tuple[str, str | None]:
     found = server.client("sagemaker").describe_endpoint(EndpointName=endpoint)
     summary = found.get("PendingDeploymentSummary")
@@ -294,6 +308,33 @@ def test_an_alarm_rolls_back_and_no_call_fails(shop):
         eventually(lambda: load.newest() == {"old"})
     assert "errors" in found["FailureReason"]
     assert found["EndpointConfigName"] == "old"
+
+
+def test_a_count_may_be_changed_after_an_update_whose_sizes_do_not_fit_it(shop, handler):
+    deploy(shop, handler, "four", 4)
+    update(shop, "four", blue_green("CANARY", CanarySize={"Type": "INSTANCE_COUNT", "Value": 2}))
+    shop.wait("shop")
+    change(shop, DesiredInstanceCount=3)
+    found = shop.wait("shop")
+    assert "FailureReason" not in found
+    assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 3
+
+
+def test_no_change_leaves_an_endpoint_without_an_answer(shop):
+    sagemaker = shop.client("sagemaker")
+    with pytest.raises(ClientError, match="must have 1 instance at least"):
+        change(shop, DesiredInstanceCount=0)
+    with pytest.raises(ClientError, match="cannot all be 0"):
+        change(shop, DesiredWeight=0)
+    variant = {"ModelName": "old", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    spare = variant | {"VariantName": "Spare"}
+    both = [variant | {"VariantName": "AllTraffic"}, spare | {"InitialVariantWeight": 0}]
+    sagemaker.create_endpoint_config(EndpointConfigName="both", ProductionVariants=both)
+    sagemaker.create_endpoint_config(EndpointConfigName="spare", ProductionVariants=[spare])
+    update(shop, "both")
+    shop.wait("shop")
+    with pytest.raises(ClientError, match="cannot all be 0"):
+        sagemaker.update_endpoint(EndpointName="shop", EndpointConfigName="spare", RetainAllVariantProperties=True)
 
 
 def test_a_new_fleet_that_cannot_load_never_gets_traffic(shop):
