@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from sqlalchemy.engine import Connection
 from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
@@ -124,7 +125,7 @@ class App:
         room = Room(settings.limits.warm_workers)
         fleets = Fleets(self.placer, artifacts.fetch, settings, clock, room, self.meter)
         self.reconciler = Reconciler(
-            self.store, fleets, self.routes, settings, clock, forget=tags.remove, alarms=self.alarms.states
+            self.store, fleets, self.routes, settings, clock, forget=self._forget, alarms=self.alarms.states
         )
         endpoints = Endpoints(
             self.store,
@@ -142,9 +143,9 @@ class App:
             trusted_only=settings.trusted_only,
         )
         self.components = InferenceComponents(
-            self.store, self.placer, prepared, self.reconciler.components_of, settings, clock
+            self.store, self.placer, prepared, self.reconciler.components_of, settings, clock, forget=self._forget
         )
-        targets = Targets(
+        self.targets = Targets(
             self.store,
             settings.partition,
             clock,
@@ -153,8 +154,9 @@ class App:
                 for dimension in (INSTANCES, PROVISIONED)
             }
             | {COPIES: Copies(self.store, self.components)},
+            self.alarms,
         )
-        self.autoscaler = Autoscaler(self.store, targets, clock, partial(queries.evaluate, self.history))
+        self.autoscaler = Autoscaler(self.store, self.targets, clock, partial(queries.evaluate, self.history))
         self.actions.known[SCALING] = self.autoscaler.act
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
         self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
@@ -176,7 +178,7 @@ class App:
         self.lane = Lane(self.routes, verifier, settings.limits, self.asynchronous.accept)
         metrics = Metrics(self.routes, self.lane.refused)
         self.output = Output(settings.logs, clock)
-        aws = self._aws(endpoints, targets, prices, clock)
+        aws = self._aws(endpoints, prices, clock)
         services |= aws.services
         self.gateway = Gateway(
             self.lane,
@@ -194,7 +196,7 @@ class App:
             self.ready,
         )
 
-    def _aws(self, endpoints: Endpoints, targets: Targets, prices: Prices, clock: Clock) -> AwsApi:
+    def _aws(self, endpoints: Endpoints, prices: Prices, clock: Clock) -> AwsApi:
         """AWS's services, each answered by the parts built before."""
         partition = self.settings.partition
         return AwsApi(
@@ -208,13 +210,18 @@ class App:
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, partition)),
-                Service(Autoscaling(self.store, targets, partition.account)),
+                Service(Autoscaling(self.store, self.targets, self.alarms, partition.account)),
                 Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Logs(self.output, partition)),
                 Service(Sts(partition)),
                 Service(Iam(partition)),
             ]
         )
+
+    def _forget(self, db: Connection, arn: str) -> None:
+        """What hangs on an endpoint or component goes with it."""
+        tags.remove(db, arn)
+        self.targets.forget(db, arn)
 
     async def _tell_topic(self, topic: str, alarm: dict[str, Any], _value: float | None) -> None:
         subject, message = notification(alarm, self.settings.partition)

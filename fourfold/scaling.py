@@ -33,29 +33,27 @@ def serverless_surplus(*, idle_seconds: list[float], limit: float, workers: int,
     return max(0, min(expired, workers - provisioned))
 
 
-LOOKS_OUT = 3
-LOOKS_IN = 4
-"""Values in a row, one each ten seconds, that must call for more or for less before the capacity changes."""
+LOOKS = 4
+"""Values in a row, one each ten seconds, that must be low before capacity is taken away."""
 LOW = 0.9
 """Share of the target below which capacity is taken away, as AWS's target tracking has it."""
 
 
-def tracked(*, current: int, values: Sequence[float], target: float, scale_in: bool = True) -> int:
-    """The capacity that keeps a metric at its target; the current one where nothing clearly calls for another.
+def tracked(*, current: int, values: Sequence[float], target: float, out: bool) -> int:
+    """The capacity that brings a metric to its target; the current one where its newest values call for no other.
 
     Args:
         current: capacity now.
         values: of the metric, one each ten seconds, oldest first, per unit of capacity.
         target: the value to keep.
-        scale_in: may it take capacity away?
+        out: is capacity to be added? If not, it is to be taken away.
     """
-    recent = values[-LOOKS_OUT:]
-    if len(recent) == LOOKS_OUT and min(recent) > target:
-        return max(current + 1, needed(current, recent[-1], target))
-    low = values[-LOOKS_IN:]
-    if scale_in and len(low) == LOOKS_IN and max(low) < LOW * target:
-        return min(current, needed(current, max(low), target))
-    return current
+    if out:
+        return max(current, needed(current, values[-1], target)) if values else current
+    low = values[-LOOKS:]
+    if len(low) < LOOKS or max(low) >= LOW * target:
+        return current
+    return min(current, needed(current, max(low), target))
 
 
 def needed(current: int, value: float, target: float) -> int:

@@ -15,12 +15,13 @@ targets = st.floats(0.01, 1e6)
 
 @given(counts, series, targets)
 def test_tracking_moves_towards_the_target_and_only_for_a_reason(current, values, target):
-    wish = tracked(current=current, values=values, target=target)
-    if wish > current:
-        assert min(values[-3:]) > target
-    if wish < current:
+    more = tracked(current=current, values=values, target=target, out=True)
+    less = tracked(current=current, values=values, target=target, out=False)
+    assert less <= current <= more
+    if more > current:
+        assert values[-1] > target or not current
+    if less < current:
         assert max(values[-4:]) < target
-    assert tracked(current=current, values=values, target=target, scale_in=False) >= current
 
 
 @given(st.integers(1, 1000), st.floats(0, 1e6), targets)
@@ -34,8 +35,9 @@ def test_what_is_needed_brings_the_value_to_its_target(current, value, target):
 @given(counts, counts)
 def test_more_load_never_calls_for_less(low, high):
     low, high = sorted((low, high))
-    calls = [tracked(current=5, values=[float(v)] * 12, target=100.0) for v in (low, high)]
-    assert calls == sorted(calls)
+    for out in (True, False):
+        calls = [tracked(current=5, values=[float(v)] * 12, target=100.0, out=out) for v in (low, high)]
+        assert calls == sorted(calls)
 
 
 @pytest.mark.parametrize(

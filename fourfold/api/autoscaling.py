@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.control.autoscaling.targets import ACTION, ACTIVITY, POLICY, TARGET, Targets, place_of
 from fourfold.errors import FourfoldError
+from fourfold.monitor.alarms import Alarms
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
 
@@ -38,9 +40,10 @@ class Autoscaling:
 
     service: ClassVar[str] = "application-autoscaling"
 
-    def __init__(self, store: Store, targets: Targets, account: str) -> None:
+    def __init__(self, store: Store, targets: Targets, alarms: Alarms, account: str) -> None:
         self._store = store
         self._targets = targets
+        self._alarms = alarms
         self._role = f"arn:aws:iam::{account}:{ROLE}_SageMakerEndpoint"
 
     # Targets
@@ -75,13 +78,23 @@ class Autoscaling:
 
     @operation("PutScalingPolicy", refused=("PredictiveScalingPolicyConfiguration",))
     async def put_policy(self, call: ApiCall) -> Document:
-        return {"PolicyARN": await self._targets.put_policy(call.params), "Alarms": []}
+        arn = await self._targets.put_policy(call.params)
+        return {"PolicyARN": arn, "Alarms": (await self._alarms_by_policy())[arn]}
 
     @operation("DescribeScalingPolicies")
     async def describe_policies(self, call: ApiCall) -> Document:
         names = call.params.get("PolicyNames")
         found = [p for p in await self._targets.find(POLICY) if not names or _name(p) in names]
-        return _page("ScalingPolicies", found, call.params, _policy)
+        alarms = await self._alarms_by_policy()
+        return _page("ScalingPolicies", found, call.params, lambda policy: _policy(policy, alarms[policy.arn]))
+
+    async def _alarms_by_policy(self) -> Mapping[str, list[Document]]:
+        """The alarms that set policies off, by the policy's ARN."""
+        found: defaultdict[str, list[Document]] = defaultdict(list)
+        for alarm in await self._alarms.find():
+            for arn in {*alarm["AlarmActions"], *alarm["OKActions"], *alarm["InsufficientDataActions"]}:
+                found[arn].append({"AlarmName": alarm["AlarmName"], "AlarmARN": alarm["AlarmArn"]})
+        return found
 
     @operation("DeleteScalingPolicy")
     async def delete_policy(self, call: ApiCall) -> Document:
@@ -152,8 +165,8 @@ def _name(resource: Resource) -> str:
     return resource.name.split("|", 2)[2]
 
 
-def _policy(policy: Resource) -> Document:
-    named = {"PolicyARN": policy.arn, "PolicyName": _name(policy), "CreationTime": policy.created_at, "Alarms": []}
+def _policy(policy: Resource, alarms: Sequence[Document]) -> Document:
+    named = {"PolicyARN": policy.arn, "PolicyName": _name(policy), "CreationTime": policy.created_at, "Alarms": alarms}
     return _placed(policy) | policy.document | named
 
 

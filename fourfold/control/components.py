@@ -57,10 +57,18 @@ class InferenceComponents:
         host: finds where components run.
         settings: for ARNs and folders.
         clock: for stamps.
+        forget: called in the transaction that removes a component, with its ARN, for what hangs on it.
     """
 
     def __init__(
-        self, store: Store, placer: Placer, prepare: Prepare, host: Host, settings: Settings, clock: Clock
+        self,
+        store: Store,
+        placer: Placer,
+        prepare: Prepare,
+        host: Host,
+        settings: Settings,
+        clock: Clock,
+        forget: Callable[[Connection, str], None] = lambda _db, _arn: None,
     ) -> None:
         self._store = store
         self._placer = placer
@@ -68,6 +76,7 @@ class InferenceComponents:
         self._host = host
         self._settings = settings
         self._clock = clock
+        self._forget = forget
         self._wake = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -366,7 +375,7 @@ class InferenceComponents:
 
         def write(db: Connection) -> None:
             resources.delete(db, KIND, component.name)
-            tags.remove(db, component.arn)
+            self._forget(db, component.arn)
 
         await self._store.run(write)
 

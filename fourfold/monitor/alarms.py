@@ -51,6 +51,8 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 _INNER = ("Acted", "HeldUntil", "PreviousState", "Tags")
 """Members of an alarm's document that DescribeAlarms does not show."""
+_STATE = ("State", "Acted", "HeldUntil", "PreviousState")
+"""How the members of an alarm's document begin that are not from its request."""
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
 _TRIGGER = (
     "MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Unit", "Period", "EvaluationPeriods",
@@ -153,24 +155,42 @@ class Alarms:
 
     async def put(self, request: Document) -> None:
         """PutMetricAlarm. Raises ValidationError."""
-        document = _checked(request)
-        name = document["AlarmName"]
-        now = self._clock.now()
+        await self._store.run(lambda db: self.set(db, request))
 
-        def write(db: Connection) -> None:
-            found = resources.get(db, ALARM, name)
-            if found is None:
-                if len(resources.every(db, ALARM)) >= MOST_ALARMS:
-                    raise ThrottlingException(f"There are {MOST_ALARMS:,} alarms already. Delete some.")
-                state = _state("INSUFFICIENT_DATA", "Unchecked: Initial alarm creation", "", now) | {"Acted": now}
-                alarm = Resource(ALARM, name, self._arn(name), now, now, "INSUFFICIENT_DATA", document | state)
-                resources.insert(db, alarm)
-                return
+    def set(self, db: Connection, request: Document) -> None:
+        """PutMetricAlarm in a transaction of somebody else; an alarm that is so already is left as it is.
+
+        Raises:
+            ValidationError: the request makes no alarm.
+            ThrottlingException: there are too many.
+        """
+        document, now = _checked(request), self._clock.now()
+        name = document["AlarmName"]
+        found = resources.get(db, ALARM, name)
+        if found is None:
+            if len(resources.every(db, ALARM)) >= MOST_ALARMS:
+                raise ThrottlingException(f"There are {MOST_ALARMS:,} alarms already. Delete some.")
+            state = _state("INSUFFICIENT_DATA", "Unchecked: Initial alarm creation", "", now) | {"Acted": now}
+            alarm = Resource(ALARM, name, self._arn(name), now, now, "INSUFFICIENT_DATA", document | state)
+            resources.insert(db, alarm)
+            return
+        if document != {member: value for member, value in found.document.items() if not member.startswith(_STATE)}:
             kept = {member: value for member, value in found.document.items() if member.startswith(("State", "Acted"))}
             found.document, found.modified_at = document | kept, now
             resources.save(db, found)
 
-        await self._store.run(write)
+    def remove(self, db: Connection, name: str) -> bool:
+        """Delete an alarm in a transaction of somebody else. False where there is none."""
+        return resources.delete(db, ALARM, name)
+
+    def detach(self, db: Connection, action: str) -> None:
+        """Take a scaling action that is no more from the alarms that have it."""
+        for alarm in resources.every(db, ALARM, containing=SCALING):
+            lists = {member: alarm.document.get(member, []) for member in _ACTIONS.values()}
+            if any(action in actions for actions in lists.values()):
+                left = {member: [arn for arn in actions if arn != action] for member, actions in lists.items()}
+                alarm.document = alarm.document | left
+                resources.save(db, alarm)
 
     async def find(self) -> list[Document]:
         """Every alarm as DescribeAlarms shows it, by name."""
@@ -187,7 +207,7 @@ class Alarms:
 
         def write(db: Connection) -> None:
             for name in names:
-                if not resources.delete(db, ALARM, name):
+                if not self.remove(db, name):
                     raise AlarmNotFound(f"Alarm {name} does not exist; no alarm was deleted.")
 
         await self._store.run(write)

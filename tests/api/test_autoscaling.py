@@ -32,8 +32,9 @@ def test_targets_policies_actions_and_tags_are_kept(scaling):
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
         "ScaleInCooldown": 60,
     }
+    put = {}
     for name in ("one", "two"):
-        scaling.put_scaling_policy(
+        put[name] = scaling.put_scaling_policy(
             **PLACE,
             PolicyName=name,
             PolicyType="TargetTrackingScaling",
@@ -45,6 +46,7 @@ def test_targets_policies_actions_and_tags_are_kept(scaling):
     policies = [policy for page in pages for policy in page["ScalingPolicies"]]
     assert [policy["PolicyName"] for policy in policies] == ["one", "two"]
     assert policies[0]["TargetTrackingScalingPolicyConfiguration"] == configuration
+    assert [policy["Alarms"] for policy in policies] == [answer["Alarms"] for answer in put.values()]
     scaling.put_scheduled_action(
         **PLACE, ScheduledActionName="night", Schedule="cron(0 22 * * ? *)", ScalableTargetAction={"MaxCapacity": 2}
     )
@@ -57,6 +59,44 @@ def test_targets_policies_actions_and_tags_are_kept(scaling):
         scaling.delete_scaling_policy(**PLACE, PolicyName="one")
     scaling.deregister_scalable_target(**PLACE)
     assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
+
+
+def test_a_tracking_policy_is_set_off_by_alarms_that_anybody_can_look_at(server, scaling, onnx_model):
+    server.deploy("tracked", onnx_model)
+    place = PLACE | {"ResourceId": "endpoint/tracked/variant/AllTraffic"}
+    scaling.register_scalable_target(**place, MinCapacity=1, MaxCapacity=3)
+    predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    policy = scaling.put_scaling_policy(
+        **place, PolicyName="calls", PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={"TargetValue": 70.0, "PredefinedMetricSpecification": predefined},
+    )  # fmt: skip
+    cloudwatch = server.client("cloudwatch")
+
+    def alarms() -> list[dict]:
+        return cloudwatch.describe_alarms(AlarmNamePrefix="TargetTracking-endpoint/tracked/")["MetricAlarms"]
+
+    high, low = alarms()
+    assert [(one["AlarmName"], one["AlarmArn"]) for one in (high, low)] == [
+        (one["AlarmName"], one["AlarmARN"]) for one in policy["Alarms"]
+    ]
+    assert low["AlarmName"].startswith("TargetTracking-endpoint/tracked/variant/AllTraffic-AlarmLow-")
+    assert low["AlarmActions"] == high["AlarmActions"] == [policy["PolicyARN"]]
+    assert (high["MetricName"], high["Threshold"], low["Threshold"]) == ("InvocationsPerInstance", 70.0, 63.0)
+
+    def newest() -> dict:
+        found = scaling.describe_scaling_activities(
+            ServiceNamespace="sagemaker", ResourceId=place["ResourceId"], IncludeNotScaledActivities=True
+        )["ScalingActivities"]
+        return found[0] if found else {}
+
+    eventually(newest, 30)  # nobody calls
+    assert newest()["NotScaledReasons"] == [{"Code": "AlreadyAtMinCapacity", "MinCapacity": 1, "CurrentCapacity": 1}]
+    assert newest()["Cause"] == f"monitor alarm {low['AlarmName']} in state ALARM triggered policy calls"
+    assert alarms()[1]["StateValue"] == "ALARM"
+    server.client("sagemaker").delete_endpoint(EndpointName="tracked")
+    eventually(lambda: alarms() == [])
+    ids = [place["ResourceId"]]
+    assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"] == []
 
 
 def test_alarms_scale_out_and_in(server, scaling):
@@ -86,6 +126,8 @@ def test_alarms_scale_out_and_in(server, scaling):
         found = scaling.describe_scaling_activities(ServiceNamespace="sagemaker")["ScalingActivities"]
         return found[0] if found else {}
 
+    found = scaling.describe_scaling_policies(ServiceNamespace="sagemaker", PolicyNames=["more"])["ScalingPolicies"]
+    assert [alarm["AlarmName"] for alarm in found[0]["Alarms"]] == ["more"]
     cloudwatch.set_alarm_state(AlarmName="more", StateValue="ALARM", StateReason="a drill")
     eventually(lambda: instances() == 3)
     eventually(lambda: newest().get("StatusCode") == "Successful")

@@ -56,11 +56,11 @@ class Bench:
         self.metrics = History(self.store, self.clock)
         self.instances = Instances(count)
         dimensions = {INSTANCES: self.instances, PROVISIONED: self.instances}
-        self.targets = Targets(self.store, Partition(), self.clock, dimensions)
-        self.scaler = Autoscaler(self.store, self.targets, self.clock, partial(queries.evaluate, self.metrics))
         actions = Actions()
-        actions.known[SCALING] = self.scaler.act
         self.alarms = Alarms(self.store, self.metrics, Partition(), self.clock, actions)
+        self.targets = Targets(self.store, Partition(), self.clock, dimensions, self.alarms)
+        self.scaler = Autoscaler(self.store, self.targets, self.clock, partial(queries.evaluate, self.metrics))
+        actions.known[SCALING] = self.scaler.act
 
     async def spend(self, seconds: int, calls: float | None = None, name: str = "InvocationsPerInstance", **where):
         """Let time pass; each ten seconds there are so many calls in all, shared by the instances."""
@@ -104,7 +104,9 @@ async def test_load_over_the_target_scales_out_within_two_minutes_and_no_load_sc
     assert bench.instances.count == 1
     first, *_, last = [one for one in await bench.activities() if "NotScaledReasons" not in one]
     assert first["StatusCode"] == "Successful"
-    assert "triggered policy p" in first["Cause"]
+    high, low = sorted(alarm["AlarmName"] for alarm in await bench.alarms.find())
+    assert first["Cause"] == f"monitor alarm {high} in state ALARM triggered policy p"
+    assert last["Cause"] == f"monitor alarm {low} in state ALARM triggered policy p"
     assert last["Description"] == "Setting desired instance count to 1."
     assert last["EndTime"] >= last["StartTime"]
 
@@ -119,10 +121,12 @@ async def test_a_cooldown_holds_the_next_change(bench):
     await track(bench, ScaleOutCooldown=300)
     await bench.spend(60, calls=20)
     assert bench.instances.history == [1, 2]
-    await bench.spend(180, calls=80)
+    await bench.spend(180, calls=30)
     assert bench.instances.history == [1, 2]
+    await bench.spend(120, calls=30)
+    assert bench.instances.history == [1, 2, 3]
     await bench.spend(120, calls=80)
-    assert bench.instances.count == 8
+    assert bench.instances.history == [1, 2, 3, 8]  # much more need not wait
 
 
 async def test_a_short_peak_is_no_reason(bench):
@@ -184,10 +188,51 @@ async def test_steps_from_an_alarm_that_lasts(bench):
     assert bench.instances.history == [1]
     await bench.spend(50, calls=9, name="Backlog", EndpointName="shop")
     assert bench.instances.history == [1, 2]  # 9 is 4 over the threshold
-    bench.instances.count = 1
-    await bench.spend(180, calls=40, name="Backlog", EndpointName="shop")
+    await bench.spend(60, calls=60, name="Backlog", EndpointName="shop")
+    assert bench.instances.history == [1, 2, 4]  # a step of three, of which one was taken before
+    await bench.spend(60, calls=60, name="Backlog", EndpointName="shop")
     assert bench.instances.history == [1, 2, 4]
+    await bench.spend(60, calls=60, name="Backlog", EndpointName="shop")
+    assert bench.instances.history == [1, 2, 4, 7]
     assert "monitor alarm backlog in state ALARM triggered policy s" in (await bench.activities())[-1]["Cause"]
+
+
+async def test_the_alarms_of_a_policy_are_put_back_and_go_with_it(bench):
+    await track(bench)
+    configuration = {"AdjustmentType": "ChangeInCapacity", "StepAdjustments": [{"ScalingAdjustment": 1}]}
+    arn = await bench.targets.put_policy(PLACE | {"PolicyName": "s", "StepScalingPolicyConfiguration": configuration})
+    await bench.alarms.put(
+        {
+            "AlarmName": "mine", "Namespace": "x", "MetricName": "y", "Statistic": "Sum", "Period": 60,
+            "EvaluationPeriods": 1, "Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold",
+            "AlarmActions": [arn, "arn:tell"],
+        }
+    )  # fmt: skip
+
+    async def definitions() -> dict[str, tuple]:
+        return {one["AlarmName"]: (one["Threshold"], one["AlarmActions"]) for one in await bench.alarms.find()}
+
+    before = await definitions()
+    high, low, _ = before
+    assert high.startswith(f"TargetTracking-{RESOURCE}-AlarmHigh-")
+    assert (before[high][0], before[low][0]) == (60, 54)
+    changed = (await bench.alarms.find())[0]
+    members = ("AlarmName", "Namespace", "MetricName", "Statistic", "Period", "EvaluationPeriods", "ComparisonOperator")
+    await bench.alarms.put({member: changed[member] for member in members} | {"Threshold": 1e9})
+    await bench.alarms.delete([low])
+    await bench.spend(10)
+    assert await definitions() == before
+    await track(bench, target=80, DisableScaleIn=True)
+    assert await definitions() == {high: (80, before[high][1]), "mine": before["mine"]}
+    await bench.targets.delete("scaling-policy", PLACE, "p")
+    await bench.targets.delete("scaling-policy", PLACE, "s")
+    assert await definitions() == {"mine": (1.0, ["arn:tell"])}
+    await track(bench)
+    bench.store.run_now(lambda db: bench.targets.forget(db, "arn:aws:sagemaker:us-east-1:1:endpoint/shopping"))
+    assert len(await definitions()) == 3
+    bench.store.run_now(lambda db: bench.targets.forget(db, "arn:aws:sagemaker:us-east-1:1:endpoint/shop"))
+    assert list(await definitions()) == ["mine"]
+    assert await bench.targets.find(TARGET) == []
 
 
 async def test_a_backlog_without_capacity_brings_the_first_instance_and_no_more(bench):

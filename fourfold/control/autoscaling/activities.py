@@ -33,10 +33,11 @@ class Activities:
         self._store = store
         self._clock = clock
 
-    async def begin(self, target: Resource, current: int, capacity: int, words: str, cause: str) -> None:
-        """A change from the `current` capacity to another is about to be asked for.
+    async def begin(self, target: Resource, change: int, capacity: int, words: str, cause: str) -> None:
+        """A change to a capacity is about to be asked for.
 
         Args:
+            change: what a policy would add or take away; a cooldown will begin. 0: the bounds have called for it.
             words: what is counted, e.g. `desired instance count`.
         """
         now = self._clock.now()
@@ -48,14 +49,19 @@ class Activities:
             "StatusMessage": f"Successfully asked for a {words} of {capacity}; it is being fulfilled.",
         }
         id = str(uuid.uuid4())
-        stamp = {"last_out" if capacity > current else "last_in": now}
-        under_way = {"active": id, "goal": capacity, "cause": None, "begun": now, "not_scaled": None}
-        await self._write(target, id, activity, under_way | stamp)
+        under_way = {"active": id, "goal": capacity, "change": change, "cause": None, "begun": now, "not_scaled": None}
+        await self._write(target, id, activity, under_way)
 
     async def finish(self, target: Resource, status: str, message: str) -> None:
         """The activity under way has ended. Status is Successful, Unfulfilled or Failed."""
         id, now = target.document["active"], self._clock.now()
-        changes = {"active": None} | ({"changed": now} if status == "Successful" else {"retry_at": now + RETRY})
+        changes: Document = {"active": None}
+        if status == "Successful":
+            change = target.document.get("change", 0)
+            cooldown = {"last_out": now, "added": change} if change > 0 else {"last_in": now} if change else {}
+            changes |= {"changed": now} | cooldown
+        else:
+            changes["retry_at"] = now + RETRY
 
         def write(db: Connection) -> None:
             activity = resources.get(db, ACTIVITY, key(place_of(target), id))

@@ -1,11 +1,13 @@
-"""The autoscaler: the loop that keeps what `targets` says.
+"""The autoscaler: keeps what `targets` says.
 
-Decisions are pure functions (`scaling`); this module brings the figures and the clock, and changes capacity as a client
-would, through the same operations.
+Alarms set policies off; a loop keeps bounds, runs scheduled actions and sees what became of changes. Decisions are pure
+functions (`scaling`); this module brings the figures and the clock, and changes capacity as a client would, through the
+same operations.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -40,7 +42,7 @@ class Autoscaler:
         store: where targets and activities are.
         targets: what is to be kept.
         clock: for everything that waits.
-        measure: values of metrics.
+        measure: values of metrics, from which it is known how much is needed.
     """
 
     def __init__(self, store: Store, targets: Targets, clock: Clock, measure: Measure) -> None:
@@ -49,14 +51,17 @@ class Autoscaler:
         self._activities = Activities(store, clock)
         self._clock = clock
         self._measure = measure
+        self._deciding = asyncio.Lock()
 
     async def act(self, arn: str, alarm: Document, value: float | None) -> None:
-        """An alarm's action: run the step policy of this ARN. Raises ObjectNotFound."""
-        for policy in await self._targets.find(POLICY):
-            if policy.arn == arn:
-                await self._step(policy, alarm, value)
-                return
-        raise ObjectNotFound(f"No scaling policy has the ARN {arn}.")
+        """An alarm's action: do what the policy of this ARN wants. Raises ObjectNotFound."""
+        policies = await self._targets.find(POLICY)
+        policy = next((one for one in policies if one.arn == arn), None)
+        if policy is None:
+            raise ObjectNotFound(f"No scaling policy has the ARN {arn}.")
+        beside = [one for one in policies if place_of(one) == place_of(policy)]
+        async with self._deciding:
+            await self._follow(policy, beside, alarm, value)
 
     async def run(self) -> None:
         """Keep what was asked, for ever."""
@@ -66,7 +71,7 @@ class Autoscaler:
 
     async def tick(self) -> None:
         """Look at every target and action once."""
-        for step in (self._manage, self._run_actions, self._look_at_targets):
+        for step in (self._manage, self._keep_alarms, self._run_actions, self._look_at_targets):
             try:
                 await step()
             except Exception:
@@ -74,6 +79,12 @@ class Autoscaler:
 
     async def _manage(self) -> None:
         await managed.keep(self._store, self._targets)
+
+    async def _keep_alarms(self) -> None:
+        try:
+            await self._store.run(self._targets.keep_alarms)
+        except FourfoldError as error:
+            log.warning("alarms of scaling policies are missing", extra={"reason": error.message})
 
     async def _run_actions(self) -> None:
         now = self._clock.now()
@@ -83,118 +94,103 @@ class Autoscaler:
                 await self._store.run(partial(_set_bounds, action=action, due=due))
 
     async def _look_at_targets(self) -> None:
-        policies = await self._targets.find(POLICY)
-        for target in await self._targets.find(TARGET):
-            mine = [policy for policy in policies if place_of(policy) == place_of(target)]
-            try:
-                await self._look_at(target, mine)
-            except FourfoldError as error:
-                log.warning("not scaled", extra={"target": target.name, "reason": error.message})
+        async with self._deciding:
+            for target in await self._targets.find(TARGET):
+                try:
+                    await self._look_at(target)
+                except FourfoldError as error:
+                    log.warning("not scaled", extra={"target": target.name, "reason": error.message})
 
-    async def _look_at(self, target: Resource, policies: Sequence[Resource]) -> None:
+    async def _look_at(self, target: Resource) -> None:
+        """See what became of a change, and keep the bounds."""
         place, document = place_of(target), target.document
-        scalable = self._targets.scalable(place)
-        found = await scalable.capacity(place[0])
+        found = await self._targets.scalable(place).capacity(place[0])
         if found is None:
             return
         current, settled = found
         if document.get("active"):
             await self._follow_up(target, current, settled)
             return
-        if not settled or self._clock.now() < document.get("retry_at", 0.0):
-            return
         low, high = document["min"], document["max"]
-        if not low <= current <= high:
+        if self._may_change(target, settled) and not low <= current <= high:
             bound, capacity = ("minimum", low) if current < low else ("maximum", high)
             cause = document.get("cause") or f"{bound} capacity was set to {capacity}"
-            await self._change(target, current, capacity, cause)
-            return
-        await self._track(target, policies, current)
+            await self._change(target, 0, capacity, cause)
 
-    async def _track(self, target: Resource, policies: Sequence[Resource], current: int) -> None:
-        """Follow the policies that track a target: the largest of what they want."""
-        suspended = target.document["suspended"]
-        wishes: list[tuple[int, str]] = []
-        for policy in policies:
-            configuration = policy.document.get("TargetTrackingScalingPolicyConfiguration")
-            if configuration is None:
-                continue
-            values = await tracking.latest(
-                self._measure,
-                configuration,
-                place_of(policy)[0],
-                self._clock.now(),
-                target.document.get("changed", 0.0),
-            )
-            goal = configuration["TargetValue"]
-            scale_in = not configuration.get("DisableScaleIn", False)
-            wish = tracked(current=current, values=values, target=goal, scale_in=scale_in)
-            cooldown = _cooldown(configuration, out=wish > current)
-            if wish != current and self._cooling(target, cooldown, out=wish > current):
-                wish = current
-            name = policy.name.rpartition("|")[2]
-            shown = f"{values[-1]:g}" if values else "none"
-            wishes.append((wish, f"metric value {shown} for target {goal:g} triggered policy {name}"))
-        if not wishes:
-            return
-        wish, cause = max(wishes)
-        if wish > current and suspended.get("DynamicScalingOutSuspended"):
-            return
-        if wish < current and suspended.get("DynamicScalingInSuspended"):
-            return
-        await self._bounded_change(target, current, wish, cause)
+    def _may_change(self, target: Resource, settled: bool) -> bool:
+        """Is nothing else going on?"""
+        return settled and not target.document.get("active") and self._clock.now() >= target.document.get("retry_at", 0)
 
-    async def _step(self, policy: Resource, alarm: Document, value: float | None) -> None:
+    async def _follow(self, policy: Resource, beside: Sequence[Resource], alarm: Document, value: float | None) -> None:
+        """Do what a policy wants, where nothing else goes on; if it does, the alarm calls again in a minute."""
         place = place_of(policy)
         target = await self._store.run(lambda db: targets.get(db, place))
         found = await self._targets.scalable(place).capacity(place[0])
-        if found is None or target.document.get("active") or not found[1]:
-            return  # a scaling action runs again a minute later, while its alarm lasts
-        current = found[0]
-        configuration = policy.document["StepScalingPolicyConfiguration"]
-        above = alarm.get("ComparisonOperator", "").startswith("Greater")
-        just_over = 1e-9 if above else -1e-9  # a state that was set by hand comes without a value
-        over = just_over if value is None else value - alarm.get("Threshold", 0.0)
-        step = step_of(configuration["StepAdjustments"], over)
-        if step is None:
+        if found is None or not self._may_change(target, found[1]):
             return
-        wish = stepped(
-            current=current, kind=configuration["AdjustmentType"], adjustment=int(step["ScalingAdjustment"]),
-            least=configuration.get("MinAdjustmentMagnitude", 0),
-        )  # fmt: skip
-        out = wish > current
-        suspended = target.document["suspended"]
-        if suspended.get("DynamicScalingOutSuspended" if out else "DynamicScalingInSuspended"):
+        current, out = found[0], alarm["ComparisonOperator"].startswith("Greater")
+        if policy.document["PolicyType"] == "StepScaling":
+            configuration = policy.document["StepScalingPolicyConfiguration"]
+            wish = _stepped(configuration, alarm, value, current)
+        else:
+            configuration = policy.document["TargetTrackingScalingPolicyConfiguration"]
+            wish = await self._tracked(target, [policy] if out else beside, current, out=out)
+        suspended = "DynamicScalingOutSuspended" if wish > current else "DynamicScalingInSuspended"
+        if wish == current or target.document["suspended"].get(suspended):
             return
-        if self._cooling(target, configuration.get("Cooldown", COOLDOWN), out=out):
-            return
-        name = policy.name.rpartition("|")[2]
-        cause = f"monitor alarm {alarm['AlarmName']} in state {alarm['StateValue']} triggered policy {name}"
-        await self._bounded_change(target, current, wish, cause)
+        cooled = self._cooled(target.document, configuration, current, wish)
+        if cooled != current:
+            name = policy.name.rpartition("|")[2]
+            cause = f"monitor alarm {alarm['AlarmName']} in state {alarm['StateValue']} triggered policy {name}"
+            await self._bounded_change(target, current, cooled, wish - current, cause)
 
-    def _cooling(self, target: Resource, cooldown: float, *, out: bool) -> bool:
-        """Was there a change in this direction, or for less capacity any, so short a time ago?"""
-        document, now = target.document, self._clock.now()
-        last = (
-            document.get("last_out", 0.0) if out else max(document.get("last_out", 0.0), document.get("last_in", 0.0))
-        )
-        return bool(now < last + cooldown)
+    async def _tracked(self, target: Resource, policies: Sequence[Resource], current: int, *, out: bool) -> int:
+        """The capacity that keeps metrics at their targets: the largest of what policies want.
 
-    async def _bounded_change(self, target: Resource, current: int, wish: int, cause: str) -> None:
+        Only what was measured since the capacity changed counts: what was before says nothing of what is needed now.
+        """
+        wishes = []
+        for policy in policies:
+            configuration = policy.document.get("TargetTrackingScalingPolicyConfiguration")
+            if configuration is None or (not out and configuration.get("DisableScaleIn")):
+                continue
+            since = target.document.get("changed", 0.0)
+            resource = place_of(policy)[0]
+            values = await tracking.latest(self._measure, configuration, resource, self._clock.now(), since)
+            wishes.append(tracked(current=current, values=values, target=configuration["TargetValue"], out=out))
+        return max(wishes, default=current)
+
+    def _cooled(self, target: Document, configuration: Document, current: int, wish: int) -> int:
+        """What is left of a wish while the last change still takes effect.
+
+        Capacity is taken away once per cooldown. More of it may be added at once: to a metric's target what is missing
+        now, of a step what it adds beyond the last one.
+        """
+        steps, out = "StepAdjustments" in configuration, wish > current
+        name = "Cooldown" if steps else "ScaleOutCooldown" if out else "ScaleInCooldown"
+        last_out, added = target.get("last_out", 0.0), target.get("added", 0)
+        last = last_out if out else max(last_out, target.get("last_in", 0.0))
+        if self._clock.now() >= last + configuration.get(name, COOLDOWN):
+            return wish
+        if not out or wish - current <= added:
+            return current
+        return wish - added if steps else wish
+
+    async def _bounded_change(self, target: Resource, current: int, wish: int, change: int, cause: str) -> None:
         low, high = target.document["min"], target.document["max"]
         capacity = min(max(wish, low), high)
         if capacity != current:
-            await self._change(target, current, capacity, cause)
+            await self._change(target, change, capacity, cause)
         elif wish != current:
             code = "AlreadyAtMaxCapacity" if wish > current else "AlreadyAtMinCapacity"
             bounds = {"MaxCapacity": high} if wish > current else {"MinCapacity": low}
             await self._activities.not_scaled(target, cause, {"Code": code, "CurrentCapacity": current} | bounds)
 
-    async def _change(self, target: Resource, current: int, capacity: int, cause: str) -> None:
+    async def _change(self, target: Resource, change: int, capacity: int, cause: str) -> None:
         place = place_of(target)
         scalable = self._targets.scalable(place)
-        await self._activities.begin(target, current, capacity, scalable.words, cause)
-        log.info("scaling", extra={"target": target.name, "from": current, "to": capacity, "cause": cause})
+        await self._activities.begin(target, change, capacity, scalable.words, cause)
+        log.info("scaling", extra={"target": target.name, "to": capacity, "cause": cause})
         try:
             await scalable.change(place[0], capacity)
         except FourfoldError as error:
@@ -216,8 +212,17 @@ class Autoscaler:
         await self._activities.finish(target, status, message)
 
 
-def _cooldown(configuration: Document, *, out: bool) -> float:
-    return float(configuration.get("ScaleOutCooldown" if out else "ScaleInCooldown", COOLDOWN))
+def _stepped(configuration: Document, alarm: Document, value: float | None, current: int) -> int:
+    """The capacity after the step that an alarm's value calls for; the current one where none does."""
+    above = alarm["ComparisonOperator"].startswith("Greater")
+    just_over = 1e-9 if above else -1e-9  # a state that was set by hand comes without a value
+    step = step_of(configuration["StepAdjustments"], just_over if value is None else value - alarm["Threshold"])
+    if step is None:
+        return current
+    return stepped(
+        current=current, kind=configuration["AdjustmentType"], adjustment=int(step["ScalingAdjustment"]),
+        least=configuration.get("MinAdjustmentMagnitude", 0),
+    )  # fmt: skip
 
 
 def _set_bounds(db: Connection, action: Resource, due: float) -> None:

@@ -17,8 +17,9 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.control import expressions
 from fourfold.control.autoscaling import tracking
+from fourfold.control.autoscaling.alarms import Alarms, drop, keep
 from fourfold.control.autoscaling.capacities import Document, Place, Scalable
-from fourfold.errors import ResourceLimitExceeded, ResourceNotFound, ValidationException
+from fourfold.errors import ResourceLimitExceeded, ResourceNotFound, ValidationError, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
@@ -48,13 +49,22 @@ class Targets:
         partition: for ARNs.
         clock: for stamps.
         dimensions: kinds of capacity by their ScalableDimension.
+        alarms: keeps those of policies that track a metric.
     """
 
-    def __init__(self, store: Store, partition: Partition, clock: Clock, dimensions: Mapping[str, Scalable]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        partition: Partition,
+        clock: Clock,
+        dimensions: Mapping[str, Scalable],
+        alarms: Alarms,
+    ) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._dimensions = dimensions
+        self._alarms = alarms
 
     async def register(self, request: Document) -> str:
         """RegisterScalableTarget; returns the ARN.
@@ -95,19 +105,36 @@ class Targets:
     async def deregister(self, request: Document) -> None:
         """DeregisterScalableTarget, with its policies and actions. Raises ObjectNotFound."""
         place = _place(request)
+        await self._store.run(lambda db: self._forget(db, get(db, place)))
 
-        def write(db: Connection) -> None:
-            target = get(db, place)
-            for kind in (POLICY, ACTION):
-                for one in of(db, kind, place):
-                    resources.delete(db, kind, one.name)
-            resources.delete(db, TARGET, target.name)
-            tags.remove(db, target.arn)
+    def forget(self, db: Connection, arn: str) -> None:
+        """An endpoint or component is gone: so are its targets, as in SageMaker."""
+        resource = arn.rpartition(":")[2]
+        for target in resources.every(db, TARGET):
+            id = place_of(target)[0]
+            if id == resource or id.startswith(f"{resource}/"):
+                self._forget(db, target)
 
-        await self._store.run(write)
+    def _forget(self, db: Connection, target: Resource) -> None:
+        place = place_of(target)
+        for policy in of(db, POLICY, place):
+            drop(db, policy, self._alarms)
+        for kind in (POLICY, ACTION):
+            for one in of(db, kind, place):
+                resources.delete(db, kind, one.name)
+        resources.delete(db, TARGET, target.name)
+        tags.remove(db, target.arn)
 
     async def put_policy(self, request: Document) -> str:
-        """PutScalingPolicy; returns the ARN. Raises ObjectNotFound, ValidationException, LimitExceeded."""
+        """PutScalingPolicy, with the alarms of one that tracks a metric; returns the ARN.
+
+        Raises:
+            ObjectNotFound: there is no such target.
+            ValidationException: the policy cannot be followed.
+            LimitExceeded: the target has too many policies.
+            ThrottlingException: there are too many alarms.
+        """
+        place = _place(request)
         kind = request.get("PolicyType", "StepScaling")
         configuration = request.get(f"{kind}PolicyConfiguration")
         if kind == "PredictiveScaling":
@@ -118,36 +145,48 @@ class Targets:
         if not configuration:
             raise ValidationException(f"{kind}PolicyConfiguration is needed for a policy of type {kind}.")
         if kind == "TargetTrackingScaling":
-            tracking.check(configuration)
+            tracking.check(configuration, place[1])
         elif not configuration.get("StepAdjustments") or "AdjustmentType" not in configuration:
             raise ValidationException("A step policy needs AdjustmentType and StepAdjustments.")
         document = {"PolicyType": kind, f"{kind}PolicyConfiguration": configuration}
-        return await self._put(POLICY, _place(request), request["PolicyName"], document)
+        try:
+            return await self._put(POLICY, place, request["PolicyName"], document)
+        except ValidationError as error:  # CloudWatch's word for what Application Auto Scaling calls an exception
+            raise ValidationException(error.message) from error
 
     async def put_action(self, request: Document) -> None:
         """PutScheduledAction. Raises ObjectNotFound, ValidationException, LimitExceeded."""
+        place, name = _place(request), request["ScheduledActionName"]
         members = ("Schedule", "Timezone", "StartTime", "EndTime", "ScalableTargetAction")
-        document = {member: request[member] for member in members if request.get(member) is not None}
-
-        def check(db: Connection) -> None:
-            known = resources.get(db, ACTION, key(_place(request), request["ScheduledActionName"]))
-            merged = (known.document if known is not None else {}) | document
-            if "Schedule" not in merged:
-                raise ValidationException("Schedule is required for a new scheduled action.")
-            expressions.parse(merged["Schedule"], merged.get("Timezone", "UTC"))
-            if not merged.get("ScalableTargetAction"):
-                raise ValidationException("ScalableTargetAction must have MinCapacity or MaxCapacity.")
-
-        await self._store.run(check)
+        given = {member: request[member] for member in members if request.get(member) is not None}
+        known = await self._store.run(lambda db: resources.get(db, ACTION, key(place, name)))
+        kept = {} if known is None else {member: value for member, value in known.document.items() if member in _KEPT}
+        document = kept | given
+        _check_action(document)
         document["cursor"] = self._clock.now()
-        await self._put(ACTION, _place(request), request["ScheduledActionName"], document)
+        await self._put(ACTION, place, name, document)
 
     async def delete(self, kind: str, request: Document, name: str) -> None:
         """Delete a policy or an action. Raises ObjectNotFound."""
         place = _place(request)
-        if not await self._store.run(lambda db: resources.delete(db, kind, key(place, name))):
-            what = "scaling policy" if kind == POLICY else "scheduled action"
-            raise ObjectNotFound(f"No {what} found for service namespace: sagemaker, {_words(place)}, name: {name}.")
+
+        def write(db: Connection) -> None:
+            found = resources.get(db, kind, key(place, name))
+            if found is None:
+                what = "scaling policy" if kind == POLICY else "scheduled action"
+                raise ObjectNotFound(
+                    f"No {what} found for service namespace: sagemaker, {_words(place)}, name: {name}."
+                )
+            if kind == POLICY:
+                drop(db, found, self._alarms)
+            resources.delete(db, kind, found.name)
+
+        await self._store.run(write)
+
+    def keep_alarms(self, db: Connection) -> None:
+        """Give every policy the alarms that it should have; somebody may have changed or deleted them."""
+        for policy in resources.every(db, POLICY):
+            keep(db, policy, self._alarms)
 
     async def find(self, kind: str) -> list[Resource]:
         """All of one kind, oldest first."""
@@ -172,13 +211,16 @@ class Targets:
             get(db, place)
             found = resources.get(db, kind, key(place, name))
             if found is not None:
-                found.document, found.modified_at = found.document | document, now
+                found.document, found.modified_at = document, now
                 resources.save(db, found)
-                return found.arn
-            if len(of(db, kind, place)) >= MOST_OF_A_KIND[kind]:
+            elif len(of(db, kind, place)) >= MOST_OF_A_KIND[kind]:
                 raise LimitExceeded(f"A scalable target can have {MOST_OF_A_KIND[kind]} of these. Delete some.")
-            resources.insert(db, Resource(kind, key(place, name), arn, now, now, "", document))
-            return arn
+            else:
+                found = Resource(kind, key(place, name), arn, now, now, "", document)
+                resources.insert(db, found)
+            if kind == POLICY:
+                keep(db, found, self._alarms)
+            return found.arn
 
         return await self._store.run(write)
 
@@ -189,6 +231,18 @@ def get(db: Connection, place: Place) -> Resource:
     if target is None:
         raise ObjectNotFound(f"No scalable target registered for service namespace: sagemaker, {_words(place)}.")
     return target
+
+
+_KEPT = ("Schedule", "Timezone", "ScalableTargetAction")
+"""Members of a scheduled action that stay where an update does not name them; times go, as in AWS."""
+
+
+def _check_action(action: Document) -> None:
+    if "Schedule" not in action:
+        raise ValidationException("Schedule is required for a new scheduled action.")
+    expressions.parse(action["Schedule"], action.get("Timezone", "UTC"))
+    if not action.get("ScalableTargetAction"):
+        raise ValidationException("ScalableTargetAction must have MinCapacity or MaxCapacity.")
 
 
 def _check_bounds(low: int | None, high: int | None, least: int) -> None:

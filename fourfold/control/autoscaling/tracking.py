@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from fourfold.control.autoscaling.capacities import Document, endpoint_and_variant
+from fourfold.control.autoscaling.capacities import COPIES, INSTANCES, PROVISIONED, Document, endpoint_and_variant
 from fourfold.datapoints import ENDPOINTS, SAGEMAKER
 from fourfold.errors import ValidationException
 
@@ -21,24 +21,25 @@ HISTORY = 120
 """Seconds of a metric that are looked at."""
 
 PREDEFINED: dict[str, tuple[str, str, str]] = {
-    "SageMakerVariantInvocationsPerInstance": (SAGEMAKER, "InvocationsPerInstance", "Sum"),
-    "SageMakerVariantConcurrentRequestsPerModelHighResolution": (SAGEMAKER, "ConcurrentRequestsPerModel", "Average"),
+    "SageMakerVariantInvocationsPerInstance": (INSTANCES, "InvocationsPerInstance", "Sum"),
+    "SageMakerVariantConcurrentRequestsPerModelHighResolution": (INSTANCES, "ConcurrentRequestsPerModel", "Average"),
     "SageMakerVariantProvisionedConcurrencyUtilization": (
-        SAGEMAKER, "ServerlessProvisionedConcurrencyUtilization", "Average",
+        PROVISIONED, "ServerlessProvisionedConcurrencyUtilization", "Average",
     ),
-    "SageMakerInferenceComponentInvocationsPerCopy": (SAGEMAKER, "InvocationsPerCopy", "Sum"),
+    "SageMakerInferenceComponentInvocationsPerCopy": (COPIES, "InvocationsPerCopy", "Sum"),
     "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution": (
-        SAGEMAKER, "ConcurrentRequestsPerCopy", "Average",
+        COPIES, "ConcurrentRequestsPerCopy", "Average",
     ),
 }  # fmt: skip
-"""Predefined metrics: namespace, name, statistic."""
+"""Predefined metrics: what they are for, name, statistic."""
 
 
-def check(configuration: Document) -> None:
+def check(configuration: Document, dimension: str) -> None:
     """Is this a TargetTrackingScalingPolicyConfiguration that can be followed?
 
     Raises:
-        ValidationException: no metric or two, an unknown one, or a target that is not above zero.
+        ValidationException: no metric or two, one that this dimension does not have, or a target that is not above
+            zero.
     """
     given = [m for m in ("PredefinedMetricSpecification", "CustomizedMetricSpecification") if configuration.get(m)]
     if len(given) != 1:
@@ -48,8 +49,58 @@ def check(configuration: Document) -> None:
     if configuration["TargetValue"] <= 0:
         raise ValidationException("TargetValue must be greater than 0.")
     kind = configuration.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-    if kind is not None and kind not in PREDEFINED:
-        raise ValidationException(f"{kind} is no metric of SageMaker: use {', '.join(PREDEFINED)}.")
+    known = [name for name, (its, *_) in PREDEFINED.items() if its == dimension]
+    if kind is not None and kind not in known:
+        raise ValidationException(f"{kind} is no metric of the dimension {dimension}: use {' or '.join(known)}.")
+    _check_custom(configuration.get("CustomizedMetricSpecification"))
+
+
+def _check_custom(custom: Document | None) -> None:
+    single = ("Namespace", "MetricName", "Statistic")
+    if not custom:
+        return
+    if "Metrics" in custom:
+        both = [member for member in (*single, "Dimensions", "Unit") if member in custom]
+        if both:
+            raise ValidationException(f"CustomizedMetricSpecification has either Metrics or {', '.join(both)}.")
+        return
+    missing = [member for member in single if member not in custom]
+    if missing:
+        raise ValidationException(f"CustomizedMetricSpecification needs {', '.join(missing)}, or Metrics.")
+
+
+def is_high_resolution(configuration: Document) -> bool:
+    """Is its metric one that AWS looks at each ten seconds?"""
+    kind: str = configuration.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType", "")
+    return kind.endswith("HighResolution")
+
+
+def is_quiet(metric: Document) -> bool:
+    """Does no value of a metric mean none? Counts of calls have none while nobody calls."""
+    return metric.get("Namespace") in (SAGEMAKER, ENDPOINTS) and metric["MetricName"].startswith("Invocation")
+
+
+def metric_of(configuration: Document, resource: str) -> Document:
+    """Its metric, named as in an alarm: by Namespace, MetricName, Dimensions, Statistic and Unit, or by Metrics."""
+    custom: Document | None = configuration.get("CustomizedMetricSpecification")
+    if custom is not None:
+        return custom
+    _, name, statistic = PREDEFINED[configuration["PredefinedMetricSpecification"]["PredefinedMetricType"]]
+    return {"Namespace": SAGEMAKER, "MetricName": name, "Dimensions": _dimensions(resource), "Statistic": statistic}
+
+
+def single(metric: Document, period: int) -> Document:
+    """The query `m` of a metric that is named by itself."""
+    members = {member: metric[member] for member in ("Namespace", "MetricName", "Dimensions") if member in metric}
+    return {"Id": "m", "MetricStat": {"Metric": members, "Period": period, "Stat": metric["Statistic"]}}
+
+
+def with_period(queries: Sequence[Document], period: int) -> list[Document]:
+    """Queries of a policy, which have no period, for one."""
+    return [
+        query | {"MetricStat": query["MetricStat"] | {"Period": period}} if "MetricStat" in query else query
+        for query in queries
+    ]
 
 
 async def latest(measure: Measure, configuration: Document, resource: str, now: float, since: float) -> list[float]:
@@ -57,7 +108,9 @@ async def latest(measure: Measure, configuration: Document, resource: str, now: 
 
     Only what was measured `since` the capacity changed: what was before says nothing of what is needed now.
     """
-    queries, wanted, statistic, quiet = _queries(configuration, resource)
+    metric = metric_of(configuration, resource)
+    queries, wanted, statistic = _queries(metric)
+    quiet = is_quiet(metric)
     end = now // LOOK * LOOK
     start = end - HISTORY
     series = (await measure(queries, start, end))[wanted]
@@ -79,34 +132,13 @@ def _smoothed(times: Sequence[float], found: Mapping[float, float], length: int,
     return values
 
 
-def _queries(configuration: Document, resource: str) -> tuple[list[Document], str, str, bool]:
-    """Queries of a tracked metric, the id of the wanted one, its statistic, and whether no value means none.
-
-    Counts of calls have no value while nobody calls; there the capacity may go down.
-    """
-    predefined = configuration.get("PredefinedMetricSpecification")
-    if predefined is not None:
-        namespace, name, statistic = PREDEFINED[predefined["PredefinedMetricType"]]
-        metric = {"Namespace": namespace, "MetricName": name, "Dimensions": _dimensions(resource)}
-        return [_query(metric, statistic)], "m", statistic, True
-    custom = configuration["CustomizedMetricSpecification"]
-    if "Metrics" in custom:
-        asked = [
-            query | {"MetricStat": query["MetricStat"] | {"Period": LOOK}} if "MetricStat" in query else query
-            for query in custom["Metrics"]
-        ]
+def _queries(metric: Document) -> tuple[list[Document], str, str]:
+    """Queries of a metric, the id of the wanted one, and its statistic."""
+    if "Metrics" in metric:
+        asked = with_period(metric["Metrics"], LOOK)
         wanted = next(query for query in asked if query.get("ReturnData", True))
-        return asked, wanted["Id"], wanted.get("MetricStat", {}).get("Stat", "Average"), False
-    for member in ("Namespace", "MetricName", "Statistic"):
-        if member not in custom:
-            raise ValidationException(f"CustomizedMetricSpecification needs {member}, or Metrics.")
-    quiet = custom["Namespace"] in (SAGEMAKER, ENDPOINTS) and custom["MetricName"].startswith("Invocation")
-    return [_query(custom, custom["Statistic"])], "m", custom["Statistic"], quiet
-
-
-def _query(metric: Document, statistic: str) -> Document:
-    members = {member: metric[member] for member in ("Namespace", "MetricName", "Dimensions") if member in metric}
-    return {"Id": "m", "MetricStat": {"Metric": members, "Period": LOOK, "Stat": statistic}}
+        return asked, wanted["Id"], wanted.get("MetricStat", {}).get("Stat", "Average")
+    return [single(metric, LOOK)], "m", metric["Statistic"]
 
 
 def _dimensions(resource: str) -> list[Document]:
