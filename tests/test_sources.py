@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 
 from fourfold.errors import ModelLoadError
@@ -106,6 +107,19 @@ def test_an_https_url_of_a_bucket(server: LiveServer, onnx_model: Path) -> None:
     upload(server, onnx_model)
     deploy(server, "by-https", ModelDataUrl="https://test-models.s3.us-east-1.amazonaws.com/model.onnx")
     assert b"predictions" in invoke(server, "by-https", b"[[1, 2, 3, 4]]")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "bz2", "xz"])
+def test_a_compressed_file_is_no_archive(tmp_path: Path, compression: str) -> None:
+    objects = Objects(tmp_path / "buckets")
+    bucket = tmp_path / "buckets" / "test-models"
+    bucket.mkdir(parents=True)
+    joblib.dump([1, 2], bucket / "model.joblib", compress=(compression, 3))
+    (bucket / "model.tar.gz").write_bytes((bucket / "model.joblib").read_bytes())
+    artifacts = Artifacts(tmp_path / "artifacts", objects)
+    assert joblib.load(artifacts.fetch("s3://test-models/model.joblib") / "model.joblib") == [1, 2]
+    with pytest.raises(ModelLoadError, match="not a whole tar archive"):
+        artifacts.fetch("s3://test-models/model.tar.gz")
 
 
 def test_a_command_needs_no_artifact(server: LiveServer, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class Tensor:
     shape: tuple[int | None, ...]
     columns: tuple[str, ...] = ()
     """Names along the second axis, where the model knows them: named columns are put in this order."""
+    nullable: bool = False
+    """Strings may be missing: JSON's null and an empty cell become NaN."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"

@@ -6,7 +6,10 @@ container writes it, runs code when it is loaded and is a format of its own, `xg
 
 from __future__ import annotations
 
+import json
 import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,25 @@ import numpy as np
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats.base import ArrayModel, Arrays, Artifact, Tensor
-from fourfold.formats.builtin import choose, is_lightgbm_file, is_xgboost_file, is_xgboost_pickle_file
+from fourfold.formats.builtin import choose, is_lightgbm_file, is_xgboost_file, is_xgboost_pickle_file, start
+
+_OLD_BINARY = (
+    " If it is in XGBoost's old binary format, which 3.1 and newer do not read: pip install 'xgboost<3.1', or load the "
+    "model with that and save it as model.ubj."
+)
 
 
 class XGBoostModel(ArrayModel):
-    """Answers as `Booster.predict` does: what the objective gives, a probability for `binary:logistic`."""
+    """Answers as `Booster.predict` does: what the objective gives, a probability for `binary:logistic`.
+
+    Where training was stopped early, only trees up to the best iteration count, as in SageMaker's container.
+    """
 
     max_batch = 64
 
     def __init__(self, booster: Any) -> None:
-        self._predict = booster.inplace_predict  # no DMatrix is built
         self.inputs = (Tensor("X", "float32", (None, booster.num_features()), tuple(booster.feature_names or ())),)
+        self._predict = _predictor(booster)
         probe = self._predict(np.zeros((1, booster.num_features()), np.float32))
         self.outputs = (Tensor("prediction", "float32", (None, *probe.shape[1:])),)
 
@@ -64,7 +75,18 @@ def _load_xgboost(artifact: Artifact) -> XGBoostModel:
         booster.set_param({"nthread": artifact.threads})
         return XGBoostModel(booster)
     except Exception as error:  # XGBoostError, and whatever unpickling raises
-        raise ModelLoadError(f"{path.name} is not a model that XGBoost can load: {_first_line(error)}") from error
+        hint = "" if pickled or start(path, 1) == b"{" else _OLD_BINARY
+        raise ModelLoadError(f"{path.name} is not a model that XGBoost can load: {_first_line(error)}{hint}") from error
+
+
+def _predictor(booster: Any) -> Callable[[Any], Any]:
+    """What answers a matrix. Trees need no DMatrix, whose making takes longer than a small prediction."""
+    import xgboost
+
+    if json.loads(booster.save_config())["learner"]["gradient_booster"]["name"] == "gblinear":
+        return lambda rows: booster.predict(xgboost.DMatrix(rows), validate_features=False)
+    best = booster.attr("best_iteration")
+    return partial(booster.inplace_predict, iteration_range=(0, 0 if best is None else int(best) + 1))
 
 
 def _unpickle(path: Path) -> Any:

@@ -111,12 +111,19 @@ def is_skops_file(path: Path) -> bool:
 
 
 def is_sklearn_file(path: Path) -> bool:
-    return path.suffix in (".joblib", ".pkl", ".pickle")
+    """joblib compresses where it is asked to, and reads that whatever the file is called."""
+    name = path.stem if path.suffix in (".gz", ".bz2", ".xz", ".lzma", ".z") else path.name
+    return name.endswith((".joblib", ".pkl", ".pickle"))
 
 
 def is_xgboost_file(path: Path) -> bool:
-    """XGBoost's JSON or UBJSON, whatever the file is called: an object that begins with `learner` or `version: [`."""
-    if path.suffix not in (".json", ".ubj") and path.name != "xgboost-model":
+    """XGBoost's JSON or UBJSON: an object that begins with `learner` or `version: [`.
+
+    A file `xgboost-model` that is no pickle may also be in the old binary format, which has no mark.
+    """
+    if path.name == "xgboost-model":
+        return not is_xgboost_pickle_file(path)
+    if path.suffix not in (".json", ".ubj"):
         return False
     first = start(path)
     return first.startswith(b"{") and (b"learner" in first or _VERSION.match(first) is not None)

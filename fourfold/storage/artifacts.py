@@ -9,10 +9,12 @@ The same bytes are unpacked once, whoever asks, in whatever thread or process; a
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -89,7 +91,7 @@ class Artifacts:
     def _keep(self, source: BinaryIO, name: str) -> Path:
         stat = os.fstat(source.fileno())
         seen = (name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        archive = _is_archive(source)
+        archive = _is_archive(source, name)
         identity = self._identities.get(seen)
         if identity is None:
             digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -190,12 +192,24 @@ def _publish(partial: Path, target: Path) -> Path:
     return target
 
 
-def _is_archive(source: BinaryIO) -> bool:
-    """A tar archive, compressed or not; told by its bytes, because names lie."""
+def _is_archive(source: BinaryIO, name: str) -> bool:
+    """A tar archive, compressed or not; told by its bytes, because names lie. Other files may be compressed too.
+
+    What is compressed and called an archive is one, so that a broken one is told.
+    """
     source.seek(0)
     start = source.read(512)
     source.seek(0)
-    return start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\0"
+    if not start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")):
+        return start[257:262] == b"ustar"
+    if name.endswith(".tgz") or ".tar" in name:
+        return True
+    try:
+        return tarfile.is_tarfile(source)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError):
+        return True
+    finally:
+        source.seek(0)
 
 
 def _unpack(source: BinaryIO, folder: Path, name: str) -> None:

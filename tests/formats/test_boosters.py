@@ -67,6 +67,28 @@ def test_xgboost_takes_missing_values(tmp_path: Path, booster: Any) -> None:
     assert 0 < answers(tmp_path, "[[null, 1, null, 2]]")[0] < 1
 
 
+def test_xgboost_stopped_early_answers_with_its_best_trees(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(n_estimators=50, early_stopping_rounds=2, n_jobs=1)
+    model.fit(X[:100], X[:100, 0] > 0, eval_set=[(X[100:], X[100:, 1] > 0)], verbose=False)
+    expected = model.predict_proba(X[:3])[:, 1]
+    assert not np.allclose(model.get_booster().inplace_predict(X[:3]), expected)
+    (tmp_path / "xgboost-model").write_bytes(pickle.dumps(model))
+    np.testing.assert_allclose(answers(tmp_path), expected, rtol=1e-6)
+    model.save_model(tmp_path / "model.ubj")
+    (tmp_path / "xgboost-model").unlink()
+    np.testing.assert_allclose(answers(tmp_path), expected, rtol=1e-6)
+
+
+def test_xgboost_without_trees(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    data = xgboost.DMatrix(X, X[:, 0] > 0, feature_names=["a", "b", "c", "d"])
+    booster = xgboost.train({"booster": "gblinear", "objective": "binary:logistic", "nthread": 1}, data, 3)
+    booster.save_model(tmp_path / "model.json")
+    expected = booster.predict(xgboost.DMatrix(X[:3], feature_names=["a", "b", "c", "d"]))
+    np.testing.assert_allclose(answers(tmp_path), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("label", ["", "1 "])
 def test_xgboost_takes_libsvm_and_answers_in_csv(tmp_path: Path, booster: Any, label: str) -> None:
     booster.save_model(tmp_path / "model.ubj")
@@ -75,7 +97,9 @@ def test_xgboost_takes_libsvm_and_answers_in_csv(tmp_path: Path, booster: Any, l
     assert reply.content_type == "text/csv"
     found = [float(line) for line in reply.body.split()]
     assert found == pytest.approx(answers(tmp_path, "[[null, 1, null, 2], [0.5, null, null, null]]"))
-    for wrong in ("0:1 4:1", "0:1 b", "0:1 -1:2"):
+    ranked = model.invoke([models.call("# one\n1 qid:7 1:1 3:2 # here", "text/libsvm")])[0]
+    assert [float(line) for line in ranked.body.split()] == found[:1]
+    for wrong in ("0:1 4:1", "0:1 b", "0:1 -1:2", "one 0:1"):
         assert model.invoke([models.call(wrong, "text/libsvm")])[0].status == 400
 
 
@@ -110,6 +134,7 @@ def test_lightgbm(tmp_path: Path) -> None:
     [
         ("model.json", b'{"learner": 3}', "xgboost", r"model\.json is not a model that XGBoost can load: .+"),
         ("xgboost-model", b"\x80broken", "xgboost", "xgboost-model is not a model that XGBoost can load"),
+        ("xgboost-model", b"\0\0\0\x3f" * 50, "xgboost", "old binary format.*pip install 'xgboost<3.1'"),
         ("model.txt", b"tree\nbroken", "lightgbm", r"model\.txt is not a model that LightGBM can load: .+"),
     ],
 )

@@ -122,6 +122,30 @@ def test_the_answer_is_of_the_kind_of_the_request(linear: Model, body: Any, cont
     assert (reply.status, reply.content_type, reply.body) == (200, content_type, answer)
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ('[[30, "ann"], [40, "bob"]]', "application/json"),
+        ('{"instances": [[30, "ann"], [40, "bob"]]}', "application/json"),
+        ('{"age": [30, 40], "name": ["ann", "bob"], "else": [1, 2]}', "application/json"),
+        ('[{"age": 30, "name": "ann", "else": 1}, {"age": 40, "name": "bob", "else": 2}]', "application/json"),
+        ('[30, "ann"]\n[40, "bob"]', "application/jsonlines"),
+        (",name,age\n0,ann,30\n1,bob,40\n", "text/csv"),
+        (parquet(name=["ann", "bob"], other=[1, 2], age=[30, 40]), "application/parquet"),
+    ],
+)
+def test_a_table_fills_several_inputs_by_name_or_from_the_left(pair: Model, body: Any, content_type: str) -> None:
+    reply = pair.invoke([call(body, content_type, "text/csv")])[0]
+    assert reply.body == b"31,ann\n41,bob\n"
+
+
+@pytest.mark.parametrize("body", ["True,false", "1,0", "1.0,0"])
+def test_booleans_in_csv(tmp_path: Path, body: str) -> None:
+    model = models.load(models.identity(tmp_path, TensorProto.BOOL))
+    assert model.invoke([call(body, "text/csv")])[0].body == b"True,False\n"
+    assert model.invoke([call("1,2", "text/csv")])[0].status == 400
+
+
 def test_parquet_answers_parquet(pair: Model) -> None:
     reply = pair.invoke([call(parquet(name=["ann", "bob"], age=[30, 40]), "application/parquet")])[0]
     assert reply.content_type == "application/vnd.apache.parquet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
 from fourfold.errors import ModelLoadError
@@ -71,6 +71,15 @@ def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
     assert (tmp_path / "weights.bin").stat().st_size > 0
     reply = models.load(tmp_path).invoke([models.call("[1, 2, 3]")])[0]
     assert json.loads(reply.body) == {"predictions": [321]}
+
+
+def test_a_model_without_inputs(tmp_path: Path) -> None:
+    number = numpy_helper.from_array(np.array([7.0], np.float32))
+    node = helper.make_node("Constant", [], ["y"], value=number)
+    models.save(tmp_path, [node], [], [models.value("y", TensorProto.FLOAT, [1])])
+    model = models.load(tmp_path)
+    good, bad = model.invoke([models.call('{"inputs": {}}'), models.call("[1]")])
+    assert (good.body, bad.status) == (b'{"outputs":[7.0]}', 400)
 
 
 def test_what_is_not_onnx_is_named(tmp_path: Path) -> None:

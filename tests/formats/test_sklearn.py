@@ -9,12 +9,15 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
@@ -95,9 +98,72 @@ def test_a_pipeline_over_a_data_frame_takes_named_columns(tmp_path: Path) -> Non
     joblib.dump(make_pipeline(columns, LogisticRegression()).fit(frame, Y), tmp_path / "model.joblib")
     assert predict(tmp_path, '[{"city": "Oslo", "age": 45}, {"city": "Rome", "age": 21}]') == [1, 0]
     model = models.load(tmp_path)
-    assert model.inputs == (Tensor("age", "float64", (None,)), Tensor("city", "object", (None,)))
+    assert model.inputs == (Tensor("age", "float64", (None,)), Tensor("city", "object", (None,), nullable=True))
     reply = model.invoke([models.call("45,Oslo\n21,Rome", "text/csv")])[0]
     assert reply.body == b"1\n0\n"
+
+
+def people() -> Any:
+    """A frame as people have it: an id that is dropped, gaps in numbers and in words, and a boolean."""
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(
+        {
+            "id": ["a1", "a2", "a3", "a4"] * 3,
+            "age": [20.0, 30, float("nan"), 50] * 3,
+            "city": ["Rome", None, "Oslo", "Oslo"] * 3,
+            "new": [True, False, False, True] * 3,
+        }
+    )
+
+
+def columns(*, age: Any, city: Any, new: Any) -> ColumnTransformer:
+    words = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    return ColumnTransformer([("age", SimpleImputer(), age), ("city", words, city), ("new", "passthrough", new)])
+
+
+@pytest.mark.parametrize(
+    "picked",
+    [
+        {"age": ["age"], "city": ["city"], "new": ["new"]},
+        {"age": [1], "city": slice("city", "city"), "new": [False, False, False, True]},
+        {"age": slice(1, 2), "city": [2], "new": [3]},
+    ],
+)
+def test_a_frame_comes_in_every_way_that_pandas_writes_it(tmp_path: Path, picked: dict[str, Any]) -> None:
+    frame, labels = people(), [0, 1, 0, 1] * 3
+    search = GridSearchCV(
+        make_pipeline(columns(**picked), RandomForestClassifier(5, n_jobs=-1, random_state=1)), {}, cv=2
+    )
+    joblib.dump(search.fit(frame, labels), tmp_path / "model.joblib.gz")
+    model = models.load(tmp_path)
+    assert [tensor.name for tensor in model.inputs] == ["age", "city", "new"]
+    rows, expected = frame[:4], search.predict(frame[:4]).tolist()
+    listed = rows.astype(object).where(rows.notna(), None)
+    for body, kind in [
+        (rows.to_json(orient="records"), "application/json"),
+        (rows.to_json(orient="split"), "application/json"),
+        (rows.to_json(orient="records", lines=True), "application/jsonlines"),
+        (json.dumps(listed.to_dict(orient="list")), "application/json"),
+        (json.dumps({"instances": listed[["age", "city", "new"]].values.tolist()}), "application/json"),
+        (rows.to_csv(), "text/csv"),
+        (rows[["age", "city", "new"]].to_csv(index=False, header=False), "text/csv"),
+    ]:
+        reply = model.invoke([models.call(body, kind, "application/jsonlines")])[0]
+        assert [json.loads(line) for line in reply.body.splitlines()] == expected, (body, reply.body)
+    for body, said in [
+        ('[{"age": 1, "city": "Rome"}]', b"missing: new"),
+        ('[{"age": 1, "city": 2, "new": 1}]', b"int"),
+    ]:
+        assert said in model.invoke([models.call(body)])[0].body
+
+
+def test_strings_in_a_matrix_without_names(tmp_path: Path) -> None:
+    rows = np.array([["Rome", 44.0], ["Oslo", 27.0]] * 2, dtype=object)
+    encoded = ColumnTransformer([("city", OneHotEncoder(), [0])], remainder="passthrough")
+    joblib.dump(make_pipeline(encoded, LogisticRegression()).fit(rows, [0, 1, 0, 1]), tmp_path / "model.joblib")
+    assert predict(tmp_path, '[["Oslo", 27], ["Rome", 44]]') == [1, 0]
+    joblib.dump(OrdinalEncoder().fit(rows[:, :1]), tmp_path / "model.joblib")
+    assert predict(tmp_path, '[["Oslo"], ["Rome"]]', {"FOURFOLD_PREDICT_METHOD": "transform"}) == [[0.0], [1.0]]
 
 
 def test_skops_refuses_types_that_are_not_trusted(tmp_path: Path) -> None:

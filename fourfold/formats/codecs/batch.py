@@ -90,8 +90,10 @@ def _rows_of_floats(inputs: tuple[Tensor, ...], calls: Sequence[Call]) -> tuple[
 
     struct packs Python floats several times as fast as numpy converts them, and checks the widths as it goes.
     """
+    if len(inputs) != 1:
+        return None
     tensor = inputs[0]
-    if len(inputs) != 1 or tensor.dtype not in _PACK or len(tensor.shape) != 2:
+    if tensor.dtype not in _PACK or len(tensor.shape) != 2:
         return None
     asked: list[_Asked] = []
     rows: list[list[float]] = []

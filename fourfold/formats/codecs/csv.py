@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -21,8 +22,8 @@ from fourfold.formats.codecs import tensors
 from fourfold.formats.codecs.json import plain
 from fourfold.formats.codecs.request import BadRequest, Body, Parameters, Request, text
 
-_MISSING = frozenset(("", "na", "n/a", "null", "none"))
-"""Cells, in lower case, that are NaN in a float input."""
+_WORDS = dict.fromkeys(("", "na", "n/a", "null", "none"), math.nan) | {"true": 1.0, "false": 0.0}
+"""Cells, in lower case, that are numbers: missing ones, which are NaN in a float input, and booleans."""
 
 
 def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Request:
@@ -124,9 +125,9 @@ def _header(first: list[str], parameters: Parameters, inputs: tuple[Tensor, ...]
     if stated is not None:
         return cells if stated == "present" else None
     names = {tensor.name for tensor in inputs} | {name for tensor in inputs for name in tensor.columns}
-    if set(cells) <= names:
+    if set(cells) <= names or (len(inputs) > 1 and tensors.covers(cells, inputs)):
         return cells
-    return cells if numeric and not any(_is_number(cell) or cell.lower() in _MISSING for cell in cells) else None
+    return cells if numeric and not any(_is_number(cell) or cell.lower() in _WORDS for cell in cells) else None
 
 
 def _is_number(cell: str) -> bool:
@@ -138,15 +139,14 @@ def _is_number(cell: str) -> bool:
 
 
 def _by_header(header: list[str], rows: list[list[str]], inputs: tuple[Tensor, ...]) -> Arrays:
-    cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    kinds = {tensor.name: tensor.dtype for tensor in inputs}
-    default = inputs[0].dtype if len(inputs) == 1 else "float64"
+    cells = dict(zip(header, zip(*rows, strict=True), strict=True))
+    known = {tensor.name: tensor for tensor in inputs}
+    if len(inputs) > 1 and tensors.covers(header, inputs):
+        cells = {name: cells[name] for name in known}
     columns: dict[str, Any] = {}
     for name, values in cells.items():
-        if kinds.get(name, default) == "object":
-            columns[name] = np.array(values, dtype=object)
-        else:
-            columns[name] = _floats([[value] for value in values])[:, 0]
+        tensor = known.get(name, inputs[0])
+        columns[name] = _strings(values, tensor) if tensor.dtype == "object" else _floats(zip(values))[:, 0]
     return tensors.from_columns(columns, inputs)
 
 
@@ -166,17 +166,24 @@ def _mixed(rows: list[list[str]], inputs: tuple[Tensor, ...]) -> Arrays:
     for tensor, width in zip(inputs, widths, strict=True):
         part = table[:, start : start + (width or 0)]
         start += width or 0
-        arrays |= tensors.from_matrix(part if tensor.dtype == "object" else _floats(part.tolist()), (tensor,))
+        values = _strings(part.ravel(), tensor).reshape(part.shape) if tensor.dtype == "object" else _floats(part)
+        arrays |= tensors.from_matrix(values, (tensor,))
     return arrays
 
 
-def _floats(rows: list[list[str]]) -> Any:
+def _strings(cells: Iterable[str], tensor: Tensor) -> Any:
+    """An empty cell is a missing string where the input allows that."""
+    return np.array([cell or None for cell in cells] if tensor.nullable else list(cells), dtype=object)
+
+
+def _floats(rows: Iterable[Iterable[str]]) -> Any:
     return np.array([[_number(cell, number) for cell in row] for number, row in enumerate(rows, 1)], dtype=np.float64)
 
 
 def _number(cell: str, line: int) -> float:
     if _is_number(cell):
         return float(cell)
-    if cell.strip().lower() in _MISSING:
-        return float("nan")
+    word = cell.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
     raise BadRequest(f"Record {line} of the CSV has {cell[:60]!r} where the model takes a number.")

@@ -42,6 +42,13 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
         return Request(_table(table["columns"], table["data"], inputs))
     if value and not any(isinstance(member, (list, dict)) for member in value.values()):
         return Request(_records([value], inputs))
+    if value and tensors.covers(value, inputs):
+        known = {tensor.name: value[tensor.name] for tensor in inputs}
+        if all(_depth(known[tensor.name]) >= _rank(tensor) for tensor in inputs):
+            return Request(_columns(known, inputs), by_column=True)
+        return Request(_records([known], inputs))
+    if len(inputs) == 1 and inputs[0].columns and value.keys() >= set(inputs[0].columns):
+        return Request(_named(value, inputs))
     raise BadRequest(f"The body is an object with the members {', '.join(map(repr, value)) or 'none'}; send {_FORMS}.")
 
 
@@ -110,15 +117,14 @@ def _decoded(value: Any) -> Any:
 
 
 def _bare(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
-    """`[[…], …]`, or `[…]` for one record of a model with one input."""
+    """`[[…], …]`, or `[…]` for one record."""
+    if len(inputs) > 1 and values and not isinstance(values[0], (list, dict)):
+        values = [values]
     if len(inputs) == 1 and not inputs[0].shape and values and not isinstance(values[0], (list, dict)):
         values = [values]  # a rank that the model does not tell: most take rows
     if len(inputs) == 1 and values and len(inputs[0].shape) > 1 and not isinstance(values[0], dict):
         record = inputs[0].shape[1:]
-        depth, probe = 0, values
-        while isinstance(probe, list) and probe:
-            depth, probe = depth + 1, probe[0]
-        if depth == len(record) and not (all(length == 1 for length in record) and len(values) > 1):
+        if _depth(values) == len(record) and not (all(length == 1 for length in record) and len(values) > 1):
             values = [values]
     return _records(values, inputs)
 
@@ -126,6 +132,8 @@ def _bare(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
 def _records(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
     if not values:
         raise BadRequest("The body has no records; send at least one.")
+    if not isinstance(values[0], dict) and len(inputs) > 1 and all(tensors.record_size(one) == 1 for one in inputs):
+        return _table([tensor.name for tensor in inputs], values, inputs)  # as a CSV without a header
     if not isinstance(values[0], dict):
         return {tensors.only(inputs).name: tensors.from_values(values, inputs[0])}
     names = values[0].keys()
@@ -149,8 +157,8 @@ def _table(names: Any, rows: Any, inputs: tuple[Tensor, ...]) -> Arrays:
 
 def _named(columns: dict[str, list[Any]], inputs: tuple[Tensor, ...]) -> Arrays:
     """Columns of JSON values, each checked as the input that it belongs to."""
-    if {tensor.name for tensor in inputs} == columns.keys():
-        return tensors.by_name(columns, inputs)
+    if tensors.covers(columns, inputs):
+        return tensors.by_name({tensor.name: columns[tensor.name] for tensor in inputs}, inputs)
     if len(inputs) == 1:
         entry = Tensor(inputs[0].name, inputs[0].dtype, ())
         arrays = {name: tensors.from_values(values, entry) for name, values in columns.items()}
@@ -162,6 +170,19 @@ def _columns(value: Any, inputs: tuple[Tensor, ...]) -> Arrays:
     if isinstance(value, dict):
         return tensors.by_name(value, inputs)
     return {tensors.only(inputs).name: tensors.from_values(value, inputs[0])}
+
+
+def _rank(tensor: Tensor) -> int:
+    """Lists around a value of several records; of those with one value each, a list of values will do."""
+    return 1 if tensors.record_size(tensor) == 1 else len(tensor.shape)
+
+
+def _depth(value: Any) -> int:
+    """How many lists there are around the first value."""
+    depth = 0
+    while isinstance(value, list) and value:
+        depth, value = depth + 1, value[0]
+    return depth
 
 
 def _list(value: Any, member: str) -> list[Any]:

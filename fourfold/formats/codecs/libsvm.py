@@ -15,7 +15,8 @@ from fourfold.formats.codecs.request import BadRequest, Body, Parameters, Reques
 
 def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Request:
     width = tensors.record_size(tensors.only(inputs))
-    rows = [_row(line, number) for number, line in enumerate(text(body).splitlines(), 1) if line.strip()]
+    lines = (line.partition("#")[0] for line in text(body).splitlines())
+    rows = [_row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
     if width is None:
         width = max((index for row in rows for index in row), default=-1) + 1
     matrix = np.full((len(rows), width), np.nan)
@@ -37,10 +38,14 @@ def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
 def _row(line: str, number: int) -> dict[int, float]:
     words = line.split()
     if ":" not in words[0]:
-        words = words[1:]  # the label
+        label = words.pop(0)
+        if not _is_label(label):
+            raise BadRequest(f"Line {number} begins with {label!r}, which is neither a label nor index:value.")
     row = {}
     for word in words:
         index, _, value = word.partition(":")
+        if index == "qid":  # groups the lines of a ranking, which each line's own score does not need
+            continue
         try:
             row[int(index)] = float(value)
         except ValueError:
@@ -48,3 +53,11 @@ def _row(line: str, number: int) -> dict[int, float]:
         if int(index) < 0:
             raise BadRequest(f"Line {number} has {word!r}: indices count from 0.")
     return row
+
+
+def _is_label(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -7,7 +7,7 @@ never becomes a number. None (JSON's null) and an empty CSV cell are NaN in a fl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,20 @@ def conform(array: Array, tensor: Tensor) -> Array:
 def from_columns(columns: Mapping[str, Array], inputs: Sequence[Tensor]) -> Arrays:
     """Named columns, each with one entry a record, as the model's inputs.
 
-    Columns that are called as the inputs go to these. Else a model of one input takes all of them side by side: in
-    the order of its own column names, where it has such names, else in the order given.
+    Columns that are called as the inputs go to these, and others are left out. Else a model of one input takes all of
+    them side by side: in the order of its own column names, where it has such names, else in the order given.
     """
-    names = {tensor.name for tensor in inputs}
-    if names == set(columns):
+    if covers(columns, inputs):
         return {tensor.name: conform(_spread(columns[tensor.name], tensor), tensor) for tensor in inputs}
     if len(inputs) > 1:
         raise BadRequest(f"The model has the inputs {describe(inputs)}; the data has {_listed(columns)}.")
     return {inputs[0].name: conform(_side_by_side(columns, inputs[0]), inputs[0])}
+
+
+def covers(names: Collection[str], inputs: Sequence[Tensor]) -> bool:
+    """Are the names those of the inputs? A table may have further columns where a model has several inputs."""
+    wanted = {tensor.name for tensor in inputs}
+    return wanted <= set(names) if len(inputs) > 1 else wanted == set(names)
 
 
 def from_matrix(matrix: Array, inputs: Sequence[Tensor]) -> Arrays:
@@ -118,7 +123,7 @@ def _cast(array: Array, tensor: Tensor) -> Array:
     if array.dtype == object:
         array = _numbers(array, tensor)
     if wanted.kind == "b":
-        fits = array.dtype.kind in "iu" and bool(np.isin(array, (0, 1)).all())
+        fits = array.dtype.kind in "iuf" and bool(np.isin(array, (0, 1)).all())
     elif array.dtype.kind not in "fiub":
         fits = False
     elif wanted.kind in "iu":
@@ -170,9 +175,12 @@ def _strings(array: Array, tensor: Tensor) -> Array:
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8").astype(object)
     for value in array.flat:
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not (value is None and tensor.nullable):
             raise BadRequest(f"Input {tensor} takes strings, not {type(value).__name__}: {_short(value)}.")
-    return array.astype(object)
+    if not tensor.nullable:
+        return array.astype(object)
+    missing = np.array([value is None for value in array.flat], bool).reshape(array.shape)
+    return np.where(missing, math.nan, array)
 
 
 def _shaped(array: Array, tensor: Tensor) -> Array:
@@ -184,6 +192,8 @@ def _shaped(array: Array, tensor: Tensor) -> Array:
             return array
     elif array.ndim == 1 and len(shape) > 1 and all(length == 1 for length in shape[1:]):
         return array.reshape(-1, *(1 for _ in shape[1:]))  # one value a record
+    elif array.ndim == 2 and len(shape) == 1 and array.shape[1] == 1:
+        return array[:, 0]
     came = ", ".join(map(str, array.shape))
     raise BadRequest(f"The model expects {tensor}, got {array.dtype}[{came}].{_hint(array, tensor)}")
 
