@@ -264,6 +264,8 @@ class TestEndpoints:
         failed = shell.run("deploy", str(doubler), "--name", "broken", code=1)
         assert "broken is not in service" in failed.stderr
         assert "no weights" in failed.stderr
+        assert failed.stderr.count("Traceback") == 1
+        assert "The whole log: fourfold logs broken" in failed.stderr
         (doubler / "code" / "inference.py").write_text(DOUBLER)
         assert shell.json("deploy", str(doubler), "--name", "broken")["EndpointStatus"] == "InService"
 

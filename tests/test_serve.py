@@ -308,8 +308,11 @@ def test_a_model_that_cannot_load_fails_its_endpoint_with_the_reason(server, han
     broken = handler(code)
     server.deploy("broken", broken, wait=False)
     description = server.wait("broken", "Failed")
-    assert "no weights here" in description["FailureReason"]
-    assert "about to fail" in description["FailureReason"]
+    reason = description["FailureReason"].splitlines()
+    assert reason[0].startswith("model_fn failed: RuntimeError: no weights here")
+    assert reason[1:4] == ["Last lines of its log:", "about to fail", "Traceback (most recent call last):"]
+    assert "raise RuntimeError" in reason[-1]
+    assert "worker.py" not in description["FailureReason"]  # how the server came there tells nobody anything
     assert "no weights here" in server.get("/fourfold/endpoints/broken/logs").decode()
 
 

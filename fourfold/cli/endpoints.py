@@ -202,6 +202,8 @@ def logs(
     if json:
         print_json({"EndpointName": name, "Logs": text})
         return
+    if not text:
+        print(f"no worker of {name} has printed anything", file=sys.stderr)
     _write(text.encode())
     while follow:
         time.sleep(1)
@@ -330,7 +332,7 @@ def _wait(sagemaker: Any, name: str, config: str, line: Any) -> dict[str, Any]:
         stays = (
             f"{name} goes on as it was" if endpoint["EndpointStatus"] == "InService" else f"{name} is not in service"
         )
-        raise CommandError(f"{stays}, for the new model failed: {reason}\nMore: fourfold logs {name}")
+        raise CommandError(f"{stays}, for the new model failed: {reason}\nThe whole log: fourfold logs {name}")
     return endpoint
 
 

@@ -22,6 +22,7 @@ from fourfold.clock import Clock, sleep_or_event
 from fourfold.config import Settings
 from fourfold.control.composites import Prepare, is_composite
 from fourfold.control.endpoints import check_count
+from fourfold.control.fleets import with_log
 from fourfold.control.models import Prepared
 from fourfold.control.threads import MOST_THREADS
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError, ValidationException
@@ -311,7 +312,7 @@ class InferenceComponents:
                 await fleet.start(document["copies"])
             except BaseException as error:
                 if isinstance(error, ModelLoadError):
-                    error.message += f"\n{fleet.last_log()}".rstrip()
+                    error.message = with_log(error.message, fleet.last_log())
                 await fleet.stop(0)
                 raise
         host.put(component.name, fleet)

@@ -31,8 +31,8 @@ from fourfold.store.usage import Key
 
 ASYNC_SECONDS = 3600.0
 """How long an asynchronous call may take, at most; each has a limit of its own, which its dispatcher sees to."""
-LOG_LINES = 60
-"""Last lines of a worker's log that a FailureReason quotes."""
+MOST_REASON = 1024
+"""Longest FailureReason, characters: DescribeEndpoint's own limit."""
 SHADOW_NICE = 10
 """CPU priority of a shadow variant's workers below production's."""
 
@@ -107,7 +107,7 @@ class Fleets:
             after.cast_shadow()
         except BaseException as error:
             if isinstance(error, ModelLoadError) and started:
-                error.message += _last_lines(started[-1])
+                error.message = with_log(error.message, started[-1].last_log())
             await asyncio.gather(*(fleet.stop(0) for fleet in started), return_exceptions=True)
             raise
         return after
@@ -207,8 +207,14 @@ def _images(prepared: Prepared, now: float) -> list[Document]:
     ]
 
 
-def _last_lines(fleet: Workers) -> str:
-    """The end of the newest worker's log, for a FailureReason."""
-    text = fleet.last_log()
-    lines = text.strip().splitlines()[-LOG_LINES:]
-    return "\nLast lines of its log:\n" + "\n".join(lines) if lines else ""
+def with_log(message: str, log: str) -> str:
+    """A FailureReason: why a worker failed, and as many of the last lines that it printed as there is room for."""
+    reason = f"{message[:MOST_REASON]}\nLast lines of its log:"
+    room = MOST_REASON - len(reason)
+    quoted: list[str] = []
+    for line in reversed([line for line in log.splitlines() if line.strip() not in message]):
+        room -= len(line) + 1
+        if room < 0:
+            break
+        quoted.insert(0, line)
+    return "\n".join([reason, *quoted]) if quoted else message[:MOST_REASON]

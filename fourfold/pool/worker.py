@@ -139,13 +139,22 @@ def _load_or_tell(connection: Connection, spec: WorkerSpec, runner: asyncio.Runn
     try:
         return load(spec, runner)
     except BaseException as error:  # the model's own code may raise anything, SystemExit included
-        detail = traceback.format_exc()
+        detail = _what_matters(error)
         reason = error.message if isinstance(error, ModelLoadError) else f"{type(error).__name__}: {error}"
-        if spec.memory_mb is not None and memory.is_exhaustion(detail):
+        if spec.memory_mb is not None and memory.is_exhaustion(f"{reason}\n{detail}"):
             reason = memory.refused(spec.memory_mb)
         _tell(detail)
         connection.send(LoadFailed(reason, detail))
         raise SystemExit(1) from None
+
+
+def _what_matters(error: BaseException) -> str:
+    """The traceback of what went wrong, and not of how a format told it; that alone where nothing was raised."""
+    if not isinstance(error, ModelLoadError):
+        return traceback.format_exc()
+    if error.__cause__ is None:
+        return f"{error.message}\n"
+    return "".join(traceback.format_exception(error.__cause__))
 
 
 def _reseed() -> None:
