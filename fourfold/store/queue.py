@@ -140,6 +140,23 @@ class Claim(NamedTuple):
     body: bytes | None
 
 
+class Room(NamedTuple):
+    """Who would claim calls now.
+
+    Attributes:
+        owner: whose they will be.
+        lease: seconds for which.
+        most: calls.
+    """
+
+    owner: str
+    lease: float
+    most: int
+
+
+NO_ROOM = Room("", 0.0, 0)
+
+
 class Return(NamedTuple):
     """A claimed call that is to be queued again.
 
@@ -223,9 +240,15 @@ _MOVE = Prepared(
 
 
 def accept(
-    db: Connection, endpoint: str, new: Sequence[NewCall], now: float, most: int, changes: Changes | None = None
-) -> list[Accepted | None]:
-    """Queue calls, in their order.
+    db: Connection,
+    endpoint: str,
+    new: Sequence[NewCall],
+    now: float,
+    most: int,
+    changes: Changes | None = None,
+    room: Room = NO_ROOM,
+) -> tuple[list[Accepted | None], list[Claim]]:
+    """Queue calls, in their order; where none waits before them, some are claimed at once.
 
     Args:
         endpoint: name of the endpoint.
@@ -233,6 +256,10 @@ def accept(
         now: seconds since the epoch.
         most: calls that may be queued; None stands in the answer for each that is refused.
         changes: collects what becomes of the counts. None: they are written at once.
+        room: who would claim them.
+
+    Returns:
+        what the clients get to know, and the claims.
     """
     known = _known(db, endpoint, [call.key for call in new if call.key is not None])
     fresh: list[NewCall] = []
@@ -242,21 +269,21 @@ def accept(
             if call.key is not None:
                 known[call.key] = Accepted(call.inference_id, call.output, call.failure)
     accepted, queued = _locked_counts(db, endpoint)
-    first, room = accepted + 1, max(0, min(len(fresh), most - queued))
-    taken = fresh[:room]
-    _INSERT(
-        db,
-        [
-            (endpoint, first + i, call.inference_id, call.key, now, call.expires_at, call.output, call.failure,
-             call.request)
-            for i, call in enumerate(taken)
-        ],
-    )  # fmt: skip
-    _KEEP(db, [(endpoint, first + i, "input", call.body) for i, call in enumerate(taken) if call.body is not None])
-    _write(db, changes, endpoint, accepted=room, queued=room)
-    refused = {id(call) for call in fresh[room:]}
-    refused_keys = {call.key for call in fresh[room:]}
-    return [
+    taken = list(enumerate(fresh[: max(0, most - queued)], accepted + 1))
+    at_once = 0 if queued else min(room.most, len(taken))
+    claims = [
+        Claim(
+            Token(endpoint, number, 1), call.inference_id, 0, now, call.output, call.failure, call.request, call.body
+        )
+        for number, call in taken[:at_once]
+    ]  # fmt: skip
+    _insert(db, endpoint, taken[:at_once], now, ("running", 1, room.owner, now + room.lease, now))
+    _insert(db, endpoint, taken[at_once:], now, ("queued", 0, "", 0.0, None))
+    _KEEP(db, [(endpoint, number, "input", call.body) for number, call in taken if call.body is not None])
+    _write(db, changes, endpoint, accepted=len(taken), queued=len(taken) - at_once, running=at_once)
+    refused = {id(call) for call in fresh[len(taken) :]}
+    refused_keys = {call.key for call in fresh[len(taken) :]}
+    answers = [
         None
         if id(call) in refused or (call.key is not None and call.key in refused_keys)
         else known[call.key]
@@ -264,6 +291,7 @@ def accept(
         else Accepted(call.inference_id, call.output, call.failure)
         for call in new
     ]
+    return answers, claims
 
 
 def _known(db: Connection, endpoint: str, keys: Sequence[str]) -> dict[str, Accepted]:
@@ -293,13 +321,46 @@ def _locked_counts(db: Connection, endpoint: str) -> tuple[int, int]:
     return accepted, queued
 
 
-_NEW = {"state": "queued", "owner": ""} | dict.fromkeys(("attempt", "faults", "lease_until", "not_before"), 0)
-_INSERT = Block(
-    ("endpoint", "number", "inference_id", "key", "accepted_at", "expires_at", "output", "failure", "request"),
-    lambda rows: calls.insert().values(
-        [row | {name: sa.literal_column(repr(v)) for name, v in _NEW.items()} for row in rows]
-    ),
-)
+_TOLD = (
+    calls.c.number, calls.c.inference_id, calls.c.key, calls.c.expires_at, calls.c.output, calls.c.failure,
+    calls.c.request,
+)  # fmt: skip
+_AT_FIRST = (calls.c.state, calls.c.attempt, calls.c.owner, calls.c.lease_until, calls.c.started_at)
+
+
+def _insert_statement(rows: list[dict[str, Any]]) -> Any:
+    told = given(_TOLD, rows)
+    shared = (calls.c.endpoint, calls.c.accepted_at, *_AT_FIRST)
+    zero = (calls.c.faults, calls.c.not_before)
+    return calls.insert().from_select(
+        [column.name for column in (*_TOLD, *shared, *zero)],
+        sa.select(
+            *told.c,
+            *(sa.cast(sa.bindparam(f"its_{column.name}"), column.type) for column in shared),
+            *(sa.literal_column("0") for _ in zero),
+        ),
+    )
+
+
+_INSERT = Block([column.name for column in _TOLD], _insert_statement)
+
+
+def _insert(
+    db: Connection, endpoint: str, new: Sequence[tuple[int, NewCall]], now: float, at_first: tuple[Any, ...]
+) -> None:
+    """Write calls with their numbers; `at_first` are the values of _AT_FIRST."""
+    _INSERT(
+        db,
+        [
+            (number, call.inference_id, call.key, call.expires_at, call.output, call.failure, call.request)
+            for number, call in new
+        ],
+        its_endpoint=endpoint,
+        its_accepted_at=now,
+        **{f"its_{column.name}": value for column, value in zip(_AT_FIRST, at_first, strict=True)},
+    )
+
+
 _KEEP = Block(("endpoint", "number", "side", "body"), lambda rows: payloads.insert().values(rows))
 
 

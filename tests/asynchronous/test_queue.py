@@ -46,7 +46,7 @@ def call(name: str, *, key: str | None = None, expires_at: float = 1e9, body: by
 
 
 def accept(store: Store, *names: str, most: int = 1000, **more) -> list[Accepted | None]:
-    return store.run_now(lambda db: queue.accept(db, "a", [call(name, **more) for name in names], 0.0, most))
+    return store.run_now(lambda db: queue.accept(db, "a", [call(name, **more) for name in names], 0.0, most))[0]
 
 
 def claim(store: Store, most: int = 100, *, owner: str = "one", now: float = 1.0) -> list[Claim]:
@@ -66,6 +66,21 @@ def test_first_in_first_out_and_each_once(store):
     assert [(each.inference_id, each.body) for each in claim(store, 2)] == [("1", b"x"), ("2", b"x")]
     assert names(claim(store, 2)) == ["3"]
     assert claim(store) == []
+
+
+def test_calls_that_none_wait_before_are_claimed_as_they_are_accepted(store):
+    def accept_for(most: int, *names: str) -> list[Claim]:
+        new = [call(name, body=b"x", key=name) for name in names]
+        return store.run_now(lambda db: queue.accept(db, "a", new, 5.0, 100, room=queue.Room("one", LEASE, most)))[1]
+
+    claims = accept_for(2, "1", "2", "3")
+    assert accept_for(2, "4") == []
+    store.run_now(lambda db: queue.release(db, "one", 6.0))
+    again = claim(store, now=7.0)
+    assert [each._replace(token=each.token._replace(attempt=1)) for each in again[:2]] == claims
+    assert names(again) == ["1", "2", "3", "4"]
+    assert [each.token.attempt for each in again] == [2, 2, 1, 1]
+    assert names(accept_for(2, "4", "5")) == ["5"]  # the key of 4 is known
 
 
 def test_who_lost_the_lease_settles_nothing(store):
@@ -96,7 +111,7 @@ def test_what_was_decided_is_published_by_somebody_until_it_is_finished(store):
 def test_a_key_stands_for_one_call(store):
     first = accept(store, "1", key="k")
     assert accept(store, "2", key="k") == first
-    again = store.run_now(
+    again, _ = store.run_now(
         lambda db: queue.accept(db, "a", [call("3", key="x"), call("4", key="x"), call("5")], 0.0, 100)
     )
     assert [each.inference_id for each in again if each] == ["3", "3", "5"]
@@ -266,16 +281,30 @@ class QueueMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
 
-    @rule(endpoint=st.sampled_from(ENDPOINTS), count=st.integers(1, 4), ttl=st.sampled_from([5.0, 500.0]))
-    def accept(self, endpoint: str, count: int, ttl: float) -> None:
+    @rule(
+        target=claims,
+        endpoint=st.sampled_from(ENDPOINTS),
+        count=st.integers(1, 4),
+        ttl=st.sampled_from([5.0, 500.0]),
+        owner=st.sampled_from(["x", "y"]),
+        wanted=st.integers(0, 3),
+    )
+    def accept(self, endpoint: str, count: int, ttl: float, owner: str, wanted: int):
         queued = sum(c.state == "queued" and c.endpoint == endpoint for c in self.calls.values())
         room = max(0, min(count, 12 - queued))
+        at_once = min(wanted, room) if not queued else 0
         first = 1 + sum(c.endpoint == endpoint for c in self.calls.values())
         new = [call(f"{endpoint}{first + i}", expires_at=self.now + ttl) for i in range(count)]
-        answers = self.store.run_now(lambda db: queue.accept(db, endpoint, new, self.now, 12))
+        answers, claimed = self.store.run_now(
+            lambda db: queue.accept(db, endpoint, new, self.now, 12, room=queue.Room(owner, LEASE, wanted))
+        )
         assert [answer is not None for answer in answers] == [True] * room + [False] * (count - room)
         for i in range(room):
-            self.calls[endpoint, first + i] = Modelled(endpoint, first + i, self.now + ttl)
+            self.calls[endpoint, first + i] = c = Modelled(endpoint, first + i, self.now + ttl)
+            if i < at_once:
+                c.state, c.owner, c.lease_until, c.attempt = "running", owner, self.now + LEASE, 1
+        assert [each.token for each in claimed] == [Token(endpoint, first + i, 1) for i in range(at_once)]
+        return multiple(*(each.token for each in claimed))
 
     @rule(target=claims, endpoint=st.sampled_from(ENDPOINTS), owner=st.sampled_from(["x", "y"]), most=st.integers(1, 5))
     def claim(self, endpoint: str, owner: str, most: int):

@@ -20,7 +20,7 @@ from fourfold.clock import Clock
 from fourfold.errors import FourfoldError, InternalFailure, ServiceUnavailable, ThrottlingException
 from fourfold.records import Outcome
 from fourfold.store import Store, queue
-from fourfold.store.queue import Accepted, Claim, NewCall, Return, Settlement, Token
+from fourfold.store.queue import Accepted, Claim, NewCall, Return, Room, Settlement, Token
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,8 @@ class Ledger:
                     continue
                 await self._failed(work, error)
                 return
-            self._tell(work, written)
+            self._hand_out(work, written)
+            asyncio.get_running_loop().call_soon(self._tell, work, written)  # while the next transaction is written
             return
 
     def _apply(self, db: Connection, work: _Work) -> _Written:
@@ -195,31 +196,44 @@ class Ledger:
         won = queue.settle(db, [each for settlements, _ in work.settlements for each in settlements])
         queue.give_back(db, work.returns, changes)
         queue.finish(db, [end for ends, _ in work.ends for end in ends], now, changes)
-        accepted = self._accept(db, work.acceptances, now, changes)
-        claims = {
-            endpoint: queue.claim(db, endpoint, self._owner, now, LEASE, most, changes)
-            for endpoint, most in sorted(work.claims.items())
-        }
+        accepted, claims = self._accept(db, work, now, changes)
+        for endpoint, most in sorted(work.claims.items()):
+            if not claims.get(endpoint):
+                claims[endpoint] = queue.claim(db, endpoint, self._owner, now, LEASE, most, changes)
         changes.write(db)
         return _Written(won, accepted, claims)
 
     def _accept(
-        self, db: Connection, acceptances: list[_Acceptance], now: float, changes: queue.Changes
-    ) -> list[Accepted | None]:
+        self, db: Connection, work: _Work, now: float, changes: queue.Changes
+    ) -> tuple[list[Accepted | None], dict[str, list[Claim]]]:
+        """Queue the calls of all endpoints; what was claimed with that."""
         by_endpoint: dict[str, list[int]] = {}
-        for i, each in enumerate(acceptances):
+        for i, each in enumerate(work.acceptances):
             by_endpoint.setdefault(each.endpoint, []).append(i)
-        answers: list[Accepted | None] = [None] * len(acceptances)
+        answers: list[Accepted | None] = [None] * len(work.acceptances)
+        claims: dict[str, list[Claim]] = {}
         for endpoint in sorted(by_endpoint):
             places = by_endpoint[endpoint]
-            new = [acceptances[i].call for i in places]
-            for i, answer in zip(
-                places, queue.accept(db, endpoint, new, now, acceptances[places[0]].most, changes), strict=True
-            ):  # fmt: skip
+            new = [work.acceptances[i].call for i in places]
+            room = Room(self._owner, LEASE, work.claims.get(endpoint, 0))
+            most = work.acceptances[places[0]].most
+            some, claims[endpoint] = queue.accept(db, endpoint, new, now, most, changes, room)
+            for i, answer in zip(places, some, strict=True):
                 answers[i] = answer
-        return answers
+        return answers, claims
+
+    def _hand_out(self, work: _Work, written: _Written) -> None:
+        """Give claims to those who wanted them."""
+        for endpoint, claims in written.claims.items():
+            if len(claims) == work.claims.get(endpoint):
+                self.look(endpoint)
+            most, deliver = self._wants.get(endpoint, (0, None))
+            if claims and deliver is not None:
+                self._wants[endpoint] = (max(0, most - len(claims)), deliver)
+                deliver(claims)
 
     def _tell(self, work: _Work, written: _Written) -> None:
+        """Tell everybody else what came of it."""
         for given in work.returns:
             self._later(given.token.endpoint, given.not_before)
         for each, answer in zip(work.acceptances, written.accepted, strict=True):
@@ -237,13 +251,6 @@ class Ledger:
         for settlements, settled in work.settlements:
             if not settled.done():
                 settled.set_result({each.token for each in settlements} & written.won)
-        for endpoint, claims in written.claims.items():
-            if len(claims) == work.claims[endpoint]:
-                self.look(endpoint)
-            most, deliver = self._wants.get(endpoint, (0, None))
-            if claims and deliver is not None:
-                self._wants[endpoint] = (max(0, most - len(claims)), deliver)
-                deliver(claims)
 
     def _later(self, endpoint: str, not_before: float) -> None:
         """Look for a call that was given back when it may be tried again."""
