@@ -143,12 +143,23 @@ def _in_a_row(name: str, stages: Sequence[Prepared]) -> Prepared:
 
 
 def batching(environment: Mapping[str, str], limits: Limits) -> Batching:
-    """How calls are gathered, from a model's Environment. Raises ModelLoadError where a setting is no number."""
+    """How calls are gathered, from a model's Environment.
+
+    Raises:
+        ModelLoadError: a setting is no number, or calls would be kept back for all the time that they have.
+    """
+    delay = number(environment, "FOURFOLD_MAX_DELAY_MS", 0.0) / 1000
+    timeout = number(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", limits.invocation_seconds)
+    if delay and delay >= timeout:
+        raise ModelLoadError(
+            f"FOURFOLD_MAX_DELAY_MS in the model's Environment keeps a call back for {delay:g} s to fill a batch, but "
+            f"a call has {timeout:g} s in all (SAGEMAKER_MODEL_SERVER_TIMEOUT): make it shorter. A few ms are usual."
+        )
     return Batching(
         max_batch=int(number(environment, "FOURFOLD_MAX_BATCH", 0)) or None,
-        max_delay=number(environment, "FOURFOLD_MAX_DELAY_MS", 0.0) / 1000,
+        max_delay=delay,
         queue_length=int(number(environment, "FOURFOLD_QUEUE_LENGTH", limits.queue_length)),
-        timeout=number(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", limits.invocation_seconds),
+        timeout=timeout,
         stream_timeout=number(environment, "FOURFOLD_STREAM_SECONDS", limits.stream_seconds),
     )
 
