@@ -45,6 +45,7 @@ FLAGS = {
     "payload_bytes": "--max-payload",
     "max_backlog": "--max-backlog",
     "async_retention_seconds": "--async-retention",
+    "capture_seconds": "--capture-seconds",
     "warm_workers": "--warm-workers",
 }
 """The option of `fourfold serve` that sets a field."""

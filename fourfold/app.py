@@ -63,6 +63,7 @@ from fourfold.modes.asynchronous.mode import Asynchronous
 from fourfold.modes.batch.job import Jobs
 from fourfold.monitor import queries
 from fourfold.monitor.alarms import SCALING, TOPIC, Actions, Alarms, notification
+from fourfold.monitor.capture import Captures
 from fourfold.monitor.collector import Collector
 from fourfold.monitor.endpoints import EndpointFigures
 from fourfold.monitor.history import History
@@ -123,7 +124,8 @@ class App:
         self.actions = Actions()
         self.alarms = Alarms(self.store, self.history, settings.partition, clock, self.actions)
         room = Room(settings.limits.warm_workers)
-        fleets = Fleets(self.placer, artifacts.fetch, settings, clock, room, self.meter)
+        self.captures = Captures(objects, clock, settings.capture_seconds)
+        fleets = Fleets(self.placer, artifacts.fetch, settings, clock, room, self.meter, self.captures.tap)
         self.reconciler = Reconciler(
             self.store, fleets, self.routes, settings, clock, forget=self._forget, alarms=self.alarms.states
         )
@@ -134,6 +136,7 @@ class App:
             clock,
             self.reconciler.wake,
             lambda name: self.asynchronous.announce(name),  # made below
+            self.captures.works,
         )
         prepared = partial(
             prepare,
@@ -250,7 +253,7 @@ class App:
         workers = (
             self.reconciler, self.components, self.autoscaler, self.meter,
             self.asynchronous, self.jobs, self.schedules, self.topics, self.recommender,
-            self.collector, self.history, self.alarms, self.output,
+            self.collector, self.history, self.alarms, self.output, self.captures,
         )  # fmt: skip
         loops = [self.reconciler.tick(), self.lane.sweep(), self._refresh_keys(), *(one.run() for one in workers)]
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -267,6 +270,7 @@ class App:
             await self.asynchronous.close()
             await self.jobs.close()
             await self.reconciler.close()
+            await self.captures.flush()
             await self.history.flush()
             logging.getLogger("fourfold.pool").setLevel(logging.ERROR)  # that workers end now is no news
             await self.placer.close()

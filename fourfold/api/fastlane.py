@@ -290,7 +290,7 @@ class FastProtocol(HttpToolsProtocol):
             if isinstance(exchange, Exchange) and not exchange.response_complete:
                 exchange.disconnected = True
                 if exchange.variant is not None:
-                    exchange.variant.backend.withdraw(exchange)
+                    exchange.variant.withdraw(exchange)
         self.pipeline.clear()
         self._first = None
         if isinstance(self.cycle, Exchange):

@@ -18,6 +18,7 @@ from fourfold.control.endpoints import Endpoints, all_variants
 from fourfold.control.packages import with_packages
 from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
+from fourfold.storage.objects import parse_location
 from fourfold.store import Store, listing, resources, tags
 from fourfold.store.resources import Resource
 
@@ -74,13 +75,15 @@ class SageMaker:
     @operation(
         "CreateEndpointConfig",
         kept=(
-            "DataCaptureConfig", "EnableNetworkIsolation", "ExplainerConfig", "KmsKeyId", "VpcConfig",
+            "EnableNetworkIsolation", "ExplainerConfig", "KmsKeyId", "VpcConfig",
             "*.InstancePools", "*.KmsKeyId", "*.RoutingConfig",
         ),
     )  # fmt: skip
     async def create_endpoint_config(self, call: ApiCall) -> Document:
         params = call.params
         _check_variants(params)
+        if "DataCaptureConfig" in params:
+            parse_location(params["DataCaptureConfig"]["DestinationS3Uri"])
         for variant in all_variants(params):
             variant.setdefault("InitialVariantWeight", 1.0)
             if "ModelName" in variant:

@@ -71,6 +71,9 @@ def serve(
     async_retention: Annotated[
         float, typer.Option(help="Seconds for which records of ended asynchronous calls are kept.", min=0)
     ] = DEFAULT.async_retention_seconds,
+    capture_seconds: Annotated[
+        float, typer.Option(help="Seconds within which a captured call is written to its bucket.", min=0.01)
+    ] = DEFAULT.capture_seconds,
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Refuse models whose loading executes code they bring.")
     ] = False,
@@ -107,6 +110,7 @@ def serve(
         grace_seconds=grace,
         max_backlog=max_backlog,
         async_retention_seconds=async_retention,
+        capture_seconds=capture_seconds,
         trusted_only=trusted_only,
         public_url=public_url,
         sqs_endpoint=sqs_endpoint,

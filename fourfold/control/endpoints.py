@@ -15,6 +15,7 @@ what runs, acts, and alone writes a status. An endpoint's document holds
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ Document = dict[str, Any]
 
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
+Capturing = Callable[[str, str], bool]
+"""Would data that an endpoint captures be written to an address? Blocking."""
 Announce = Callable[[str], Awaitable[None]]
 """Told the name of an endpoint that was created or is to be updated."""
 
@@ -47,6 +50,7 @@ class Endpoints:
         clock: for stamps.
         wake: tells the control loop that there is something to do.
         announce: tells the topics of asynchronous endpoints that these may be notified.
+        capturing: tells whether data capture works.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class Endpoints:
         clock: Clock,
         wake: Callable[[], None],
         announce: Announce,
+        capturing: Capturing,
     ) -> None:
         self._store = store
         self._partition = partition
         self._clock = clock
         self._wake = wake
         self._announce = announce
+        self._capturing = capturing
         self._limits = limits
 
     async def create(self, request: Document, pairs: Mapping[str, str]) -> Document:
@@ -170,7 +176,12 @@ class Endpoints:
     async def describe(self, request: Document) -> Document:
         """DescribeEndpoint. Raises ValidationException: unknown endpoint."""
         endpoint = await self._store.run(lambda db: self._find(db, request["EndpointName"]))
-        return description(endpoint)
+        described = description(endpoint)
+        capture = described.get("DataCaptureConfig")
+        if capture and capture["CaptureStatus"] == "Started":
+            works = await asyncio.to_thread(self._capturing, endpoint.name, capture["DestinationS3Uri"])
+            capture["CaptureStatus"] = "Started" if works else "Stopped"
+        return described
 
     def _find(self, db: Connection, name: str) -> Resource:
         endpoint = resources.get(db, "endpoint", name)
@@ -277,7 +288,7 @@ def description(endpoint: Resource) -> Document:
         "FailureReason": document["failure"],
         "CreationTime": endpoint.created_at,
         "LastModifiedTime": endpoint.modified_at,
-        "DataCaptureConfig": _capture_summary(now["config"].get("DataCaptureConfig")),
+        "DataCaptureConfig": _capture_summary(now["config"]),
         "AsyncInferenceConfig": now["config"].get("AsyncInferenceConfig"),
         "ExplainerConfig": now["config"].get("ExplainerConfig"),
         "LastDeploymentConfig": document.get("deployment"),
@@ -352,12 +363,19 @@ def _variant_summary(variant: Document, now: Document, wanted: Document) -> Docu
     return summary
 
 
-def _capture_summary(capture: Document | None) -> Document | None:
-    if not capture:
+def captures(config: Document) -> bool:
+    """Are the calls of its endpoints to be captured? As in SageMaker, not those of asynchronous ones."""
+    capture = config.get("DataCaptureConfig")
+    return capture is not None and capture.get("EnableCapture", True) and "AsyncInferenceConfig" not in config
+
+
+def _capture_summary(config: Document) -> Document | None:
+    capture = config.get("DataCaptureConfig")
+    if capture is None:
         return None
     return {
-        "EnableCapture": capture.get("EnableCapture", False),
-        "CaptureStatus": "Started" if capture.get("EnableCapture") else "Stopped",
+        "EnableCapture": capture.get("EnableCapture", True),
+        "CaptureStatus": "Started" if captures(config) else "Stopped",
         "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
         "DestinationS3Uri": capture["DestinationS3Uri"],
         "KmsKeyId": capture.get("KmsKeyId", ""),

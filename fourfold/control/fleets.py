@@ -47,10 +47,18 @@ class Fleets:
         clock: for stamps.
         room: what the workers of serverless endpoints share.
         meter: counts what they use.
+        capture: has the calls of a variant captured, as a DataCaptureConfig says.
     """
 
     def __init__(
-        self, placer: Placer, fetch: Fetch, settings: Settings, clock: Clock, room: Room, meter: Meter
+        self,
+        placer: Placer,
+        fetch: Fetch,
+        settings: Settings,
+        clock: Clock,
+        room: Room,
+        meter: Meter,
+        capture: Callable[[Variant, Document], None],
     ) -> None:
         self._placer = placer
         self._fetch = fetch
@@ -58,6 +66,7 @@ class Fleets:
         self._clock = clock
         self._room = room
         self._meter = meter
+        self._capture = capture
 
     async def bring_up(
         self,
@@ -105,6 +114,7 @@ class Fleets:
                     stats=old.stats if old else None, log_group=self._log_group(name), count=count,
                 )  # fmt: skip
             after.cast_shadow()
+            after.capture(self._capture)
         except BaseException as error:
             if isinstance(error, ModelLoadError) and started:
                 error.message = with_log(error.message, started[-1].last_log())

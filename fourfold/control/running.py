@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fourfold.control.endpoints import Document, all_variants
+from fourfold.control.endpoints import Document, all_variants, captures
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.routes import Kind, Route, Variant
 from fourfold.pool.several import Workers
@@ -56,6 +56,13 @@ class Running:
             (production,) = self.production
             copies = Shadow(production, shadow, min(1.0, shadow.weight / production.weight))
             production.submit, production.submit_stream = copies.submit, copies.submit_stream
+
+    def capture(self, tap: Callable[[Variant, Document], None]) -> None:
+        """With data capture, the calls of its variants are shown to `tap`, those of a shadow too."""
+        config = self.wanted["config"]
+        if captures(config):
+            for variant in self.variants.values():
+                tap(variant, config["DataCaptureConfig"])
 
 
 def route(running: Running) -> Route:

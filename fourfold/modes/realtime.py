@@ -179,7 +179,7 @@ async def ask(variant: Variant, call: Call) -> Reply:
         variant.stats.failed(loop.time() - waiter.arrived, error)
         raise
     except asyncio.CancelledError:
-        variant.backend.withdraw(waiter)
+        variant.withdraw(waiter)
         variant.stats.record(loop.time() - waiter.arrived, CLIENT_LEFT)
         raise
     if reply.status == 200:
@@ -218,7 +218,7 @@ class ResponseStream:
         self._parts: deque[bytes | FourfoldError | None] = deque()
         self._news = asyncio.Event()
         self._ahead = 0
-        self.cancel: Callable[[], None] = lambda: self.variant.backend.withdraw(self)
+        self.cancel: Callable[[], None] = lambda: self.variant.withdraw(self)
 
     def part(self, body: bytes) -> None:
         self._ahead += len(body)

@@ -51,6 +51,7 @@ class Metrics:
             if isinstance(variant.backend, Fleet | ElasticFleet | Several)
         ]
         yield from _calls(found)
+        yield from _captures(found)
         yield from _batches(fleets)
         yield from _workers(fleets)
         yield from _cold_starts([(key, fleet) for key, fleet in fleets if isinstance(fleet, ElasticFleet)])
@@ -79,6 +80,16 @@ def _calls(found: Iterable[tuple[Labels, Variant]]) -> Iterator[Metric]:
             invocations.add_metric((*key, str(status)), count)
         latency.add_metric(key, _cumulative(variant.stats.buckets), variant.stats.seconds)
     yield from (invocations, latency)
+
+
+def _captures(found: Iterable[tuple[Labels, Variant]]) -> Iterator[Metric]:
+    captured = _counter("fourfold_captured_calls", "Sampled calls that data capture has written")
+    dropped = _counter("fourfold_capture_dropped_calls", "Sampled calls that data capture had to drop")
+    for key, variant in found:
+        if variant.stats.captured or variant.stats.not_captured:
+            captured.add_metric(key, variant.stats.captured)
+            dropped.add_metric(key, variant.stats.not_captured)
+    yield from (captured, dropped)
 
 
 def _batches(fleets: Iterable[tuple[Labels, AnyFleet]]) -> Iterator[Metric]:

@@ -70,8 +70,9 @@ class Variant:
         self.count = count
         self.weight = weight
         self.backend = backend
-        self.submit = backend.submit
+        self.submit = backend.submit  # attributes, so that a shadow or a tap can stand before the backend
         self.submit_stream = backend.submit_stream
+        self.withdraw = backend.withdraw
         self.stats = stats or CallStats()
         self.heads: dict[str, bytes] = {}
         self.header = b"x-amzn-invoked-production-variant: " + name.encode() + b"\r\n"

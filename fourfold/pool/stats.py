@@ -17,7 +17,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 class CallStats:
     """What happened to the calls of one variant since it was made."""
 
-    __slots__ = ("buckets", "by_status", "calls", "of_model", "seconds")
+    __slots__ = ("buckets", "by_status", "calls", "captured", "not_captured", "of_model", "seconds")
 
     def __init__(self) -> None:
         self.calls = 0
@@ -26,6 +26,9 @@ class CallStats:
         self.by_status: dict[int, int] = {}
         self.of_model: dict[int, int] = {}
         """Of the calls that ended with a model's own error, how many had which status from the model."""
+        self.captured = 0
+        self.not_captured = 0
+        """Calls that were sampled for data capture: written down, and dropped."""
 
     def record(self, seconds: float, status: int) -> None:
         """Count one answered call: its time from arrival to answer, and the HTTP status that the client got."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from sagemaker.model import Model
 from sagemaker.model_monitor import DataCaptureConfig
 from sagemaker.predictor import Predictor
 from sagemaker.pytorch import PyTorchModel
+from sagemaker.s3 import S3Downloader
 from sagemaker.serializers import CSVSerializer, JSONSerializer
 from sagemaker.sklearn import SKLearnModel
 from sagemaker.tensorflow import TensorFlowModel
@@ -39,8 +42,7 @@ def sklearn(session: sagemaker.Session) -> object:
     return np.round(answer, 3).tolist()
 
 
-def sklearn_plain(session: sagemaker.Session) -> object:
-    """The artifact alone, by SageMaker's image, with JSON."""
+def deploy_plain(session: sagemaker.Session, **options: object) -> Predictor:
     image = sagemaker.image_uris.retrieve("sklearn", "us-east-1", version="1.2-1")
     model = Model(
         image_uri=image,
@@ -49,8 +51,32 @@ def sklearn_plain(session: sagemaker.Session) -> object:
         predictor_cls=Predictor,
         sagemaker_session=session,
     )
-    predictor = model.deploy(1, "ml.m5.large", serializer=JSONSerializer(), deserializer=JSONDeserializer())
-    return predictor.predict([[1.0, 2.0, 3.0]])
+    return model.deploy(1, "ml.m5.large", serializer=JSONSerializer(), deserializer=JSONDeserializer(), **options)
+
+
+def sklearn_plain(session: sagemaker.Session) -> object:
+    """The artifact alone, by SageMaker's image, with JSON."""
+    return deploy_plain(session).predict([[1.0, 2.0, 3.0]])
+
+
+def data_capture(session: sagemaker.Session) -> object:
+    """Captured until it is disabled, read back, and enabled with the SDK's defaults."""
+    where = f"s3://{BUCKET}/captured"
+    config = DataCaptureConfig(True, sampling_percentage=100, destination_s3_uri=where, sagemaker_session=session)
+    predictor = deploy_plain(session, data_capture_config=config)
+    predictor.predict([[1.0, 2.0, 3.0]])
+    predictor.disable_data_capture()
+    predictor.predict([[4.0, 5.0, 6.0]])
+    while not (files := S3Downloader.list(where, sagemaker_session=session)):
+        time.sleep(0.1)
+    lines = "".join(S3Downloader.read_file(file, sagemaker_session=session) for file in files).splitlines()
+    data = [json.loads(line)["captureData"] for line in lines]
+    predictor.enable_data_capture()
+    now = session.sagemaker_client.describe_endpoint(EndpointName=predictor.endpoint_name)["DataCaptureConfig"]
+    return {
+        "captured": [[one[side]["data"] for side in ("endpointInput", "endpointOutput")] for one in data],
+        "now": [now["CaptureStatus"], now["CurrentSamplingPercentage"], now["DestinationS3Uri"]],
+    }
 
 
 def fit_xgboost() -> object:
@@ -256,6 +282,7 @@ if __name__ == "__main__":
         sagemaker.Session,
         sklearn,
         sklearn_plain,
+        data_capture,
         xgboost,
         xgboost_algorithm,
         own_image,

@@ -111,6 +111,14 @@ def test_version_2(run: Any, case: str, expected: Any) -> None:
     assert run("sdk_v2", case, patient=case == "sklearn") == expected
 
 
+def test_version_2_captures_data(run: Any) -> None:
+    found = run("sdk_v2", "data_capture")
+    assert [[json.loads(text) for text in pair] for pair in found["captured"]] == [
+        [[[1.0, 2.0, 3.0]], {"predictions": [SUM]}]
+    ]
+    assert found["now"] == ["Started", 20, "s3://sdk-v2-data-capture/model-monitor/data-capture"]
+
+
 def test_version_2_xgboost(run: Any) -> None:
     answers = run("sdk_v2", "xgboost")
     assert answers["csv"] == answers["libsvm"]

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from fourfold.storage.captures import hour_folder
 from fourfold.storage.objects import Objects, parse_location
 
 _IDS = uuid.UUID("0c5b6f2e-3f0b-4a7e-9a55-3d2f0b1a9c11")
@@ -32,9 +32,8 @@ def write(objects: Objects, destination: str, job: str, started: float, rows: Se
         started: when it started, seconds since the epoch.
         rows: its objects that are done, rows of `transform_objects` in order.
     """
-    hour = datetime.fromtimestamp(started, UTC).strftime("%Y/%m/%d/%H")
     for kind, urls in (("input", [row.url for row in rows]), ("output", [row.output for row in rows])):
-        url = f"{destination.rstrip('/')}/{kind}/{hour}/{uuid.uuid5(_IDS, f'{job}#{kind}')}.json"
+        url = f"{destination.rstrip('/')}/{kind}/{hour_folder(started)}/{uuid.uuid5(_IDS, f'{job}#{kind}')}.json"
         objects.put(parse_location(url), msgspec.json.encode(list(_manifest(urls))))
 
 
