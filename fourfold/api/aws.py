@@ -13,12 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fourfold.api.compression import unpack
 from fourfold.api.fastlane import request_id
 from fourfold.api.protocol import Contract, HttpAnswer, HttpRequest, operations
 from fourfold.errors import FourfoldError, InternalFailure, UnknownOperationException
 
 log = logging.getLogger(__name__)
 
+CONTROL_BODY = 4 * 1024 * 1024
+"""Bytes of a request to a service that is not the runtime or S3."""
 _CREDENTIAL = re.compile(r"Credential=[^/,&]*/[^/]*/[^/]*/([^/]*)/aws4_request")
 """The service in a credential's scope, in a header or a query."""
 
@@ -44,7 +47,10 @@ class Service:
         """Parse, call, serialize; every failure in the service's own form."""
         contract = self.contract
         protocol = contract.spoken(request)
+        encoding = request.headers.get("content-encoding")
         try:
+            if encoding:
+                request = request._replace(body=unpack(request.body, encoding, CONTROL_BODY))
             call = contract.parse(request, self.operations, region=region, request_id=id)
             return contract.serialize(call.operation, await self.operations[call.operation](call), id, protocol)
         except FourfoldError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +23,12 @@ LISTED = 500
 RECENT = 3 * 3600.0
 MOST_DATAPOINTS = 1440
 """Datapoints in an answer of GetMetricStatistics."""
+MOST_DATA = 1000
+MOST_VALUES = 150
+"""Entries of a PutMetricData, and values of one of them."""
+LARGEST = 2.0**360
 DEFAULT_ALARMS = 50
+_ID = re.compile(r"[a-z]\w*", re.ASCII)
 FUTURE = 2 * 3600.0
 """Seconds that a datapoint may be ahead of the clock."""
 
@@ -61,8 +67,10 @@ class CloudWatch:
             (_datapoint(call.params["Namespace"], datum), datum.get("Timestamp", now))
             for datum in call.params.get("MetricData", [])
         ]
-        if not found:
-            raise InvalidParameterValue("MetricData is required, with at least one datum.")
+        if call.params["Namespace"].startswith("AWS/"):
+            raise InvalidParameterValue("A Namespace that begins with AWS/ is reserved for the services themselves.")
+        if not 0 < len(found) <= MOST_DATA:
+            raise InvalidParameterValue(f"MetricData must have 1 to {MOST_DATA:,} entries, not {len(found):,}.")
         for datapoint, at in found:
             if not now - KEPT <= at <= now + FUTURE:
                 raise InvalidParameterValue(
@@ -118,6 +126,8 @@ class CloudWatch:
         ids = [query["Id"] for query in asked]
         if len(set(ids)) < len(ids):
             raise ValidationError("The Ids of MetricDataQueries must be different from one another.")
+        if wrong := [id for id in ids if not _ID.fullmatch(id)]:
+            raise ValidationError(f"An Id is a small letter and then letters, digits and _; {wrong[0]} is not.")
         periods = [query["MetricStat"]["Period"] for query in asked if "MetricStat" in query]
         start, end = _span(params, min(periods, default=60))
         series = await queries.evaluate(self._history, asked, start, end)
@@ -172,7 +182,21 @@ class CloudWatch:
         return {}
 
 
+def _check_limits(datum: Document) -> None:
+    """Raises InvalidParameterValue where CloudWatch would not keep a datum."""
+    name, dimensions = datum["MetricName"], datum.get("Dimensions", [])
+    values = datum.get("Values", [])
+    numbers = [datum.get("Value", 0.0), *values, *datum.get("StatisticValues", {}).values()]
+    if len({one["Name"] for one in dimensions}) < len(dimensions):
+        raise InvalidParameterValue(f"Two Dimensions of {name} have the same Name.")
+    if len(values) > MOST_VALUES:
+        raise InvalidParameterValue(f"{name} can have {MOST_VALUES} Values, not {len(values)}.")
+    if not all(abs(number) <= LARGEST for number in numbers):  # one that is no number is in no range
+        raise InvalidParameterValue(f"A value of {name} is no number from -2**360 to 2**360.")
+
+
 def _datapoint(namespace: str, datum: Document) -> Datapoint:
+    _check_limits(datum)
     given = [member for member in ("Value", "Values", "StatisticValues") if datum.get(member) is not None]
     if len(given) != 1:
         raise InvalidParameterCombination(

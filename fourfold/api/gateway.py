@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fourfold.api import eventstream, oip, openai
+from fourfold.api.aws import CONTROL_BODY
 from fourfold.api.fastlane import Lane, error_body, request_id
 from fourfold.api.heads import PREFIX, endpoint_name
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
@@ -30,7 +31,6 @@ from fourfold.records import Call
 
 STREAM_SUFFIX = b"/invocations-response-stream"
 NATIVE = "/fourfold/"
-CONTROL_BODY = 4 * 1024 * 1024
 """Largest body of a control-plane call, bytes."""
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -25,8 +24,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Scope
 
+from fourfold.api.compression import unpack
 from fourfold.api.fastlane import Lane
-from fourfold.errors import FourfoldError, PayloadTooLarge, ServiceUnavailable, ValidationError
+from fourfold.errors import FourfoldError, ServiceUnavailable, ValidationError
 from fourfold.modes.realtime import RequestHeaders, ask, choose, find_route, request_headers
 from fourfold.pool.frames import Loaded
 from fourfold.pool.routes import Route, Variant
@@ -112,7 +112,7 @@ class OpenInference:
     async def _infer(self, route: Route, scope: Scope, body: bytes) -> Response:
         encoding = dict(scope["headers"]).get(b"content-encoding", b"").decode("latin-1")
         if encoding:
-            body = await asyncio.to_thread(_unpack, body, encoding, self._lane.limits.payload_bytes)
+            body = await asyncio.to_thread(unpack, body, encoding, self._lane.limits.payload_bytes)
         return await _infer(route, scope, body)
 
     def _find(self, name: str, version: str | None) -> Route:
@@ -173,22 +173,6 @@ async def _infer(route: Route, scope: Scope, body: bytes) -> Response:
     if length is None:
         return Response(reply.body, 200, media_type="application/json")
     return Response(reply.body, 200, {HEADER_LENGTH: length}, "application/octet-stream")
-
-
-def _unpack(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its compression. Raises ValidationError, or PayloadTooLarge where it grows past the limit."""
-    if encoding not in ("gzip", "deflate"):
-        raise ValidationError(f"A body may be compressed with gzip or deflate, not {encoding!r}.")
-    inflating = zlib.decompressobj(wbits=47)  # takes the headers of both
-    try:
-        unpacked = inflating.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise ValidationError(f"The body is not compressed with {encoding}: {error}.") from None
-    if len(unpacked) > limit:
-        raise PayloadTooLarge(f"The body has more than {limit:,} bytes when it is unpacked.")
-    if not inflating.eof:
-        raise ValidationError(f"The body, compressed with {encoding}, is cut off.")
-    return unpacked
 
 
 def _call(route: Route, variant: Variant, headers: dict[bytes, bytes], request: RequestHeaders, body: bytes) -> Call:

@@ -20,8 +20,8 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.errors import FourfoldError, ResourceNotFound, ThrottlingException, ValidationError
 from fourfold.monitor import queries
+from fourfold.monitor.arithmetic import Values
 from fourfold.monitor.history import History
-from fourfold.monitor.queries import Values
 from fourfold.records import Partition
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource

@@ -66,12 +66,34 @@ def test_own_metrics_outlive_a_kill(own_server):
     answer = own_server.client("cloudwatch").get_metric_data(
         MetricDataQueries=[
             {"Id": "orders", "MetricStat": stat},
-            {"Id": "doubled", "Expression": "orders * 2", "Label": "twice"},
+            {"Id": "doubled", "Expression": "IF(orders > 4, SUM(METRICS()) * 2)", "Label": "twice"},
         ],
         **last(),
     )
     found = {result["Id"]: (result["Label"], sum(result["Values"])) for result in answer["MetricDataResults"]}
     assert found == {"orders": ("Orders", 10.0), "doubled": ("twice", 20.0)}
+
+
+def test_much_at_once_is_put_and_what_is_too_much_is_refused(server):
+    cloudwatch = server.client("cloudwatch")
+
+    def put(count: int = 1, namespace: str = "bulk", **datum) -> None:
+        datum = datum or {"Value": 1}
+        cloudwatch.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "Rows"} | datum] * count)
+
+    put(1000)  # boto3 compresses what is so large
+    found = cloudwatch.get_metric_statistics(
+        Namespace="bulk", MetricName="Rows", Period=60, Statistics=["Sum"], **last()
+    )
+    assert sum(point["Sum"] for point in found["Datapoints"]) == 1000
+    twice = [{"Name": "Host", "Value": value} for value in "ab"]
+    for wrong in (
+        {"count": 1001}, {"namespace": "AWS/SageMaker"}, {"Value": 1, "Dimensions": twice}, {"Value": 1e200},
+        {"Values": [1.0] * 151},
+    ):  # fmt: skip
+        with pytest.raises(ClientError) as refused:
+            put(**wrong)
+        assert refused.value.response["Error"]["Code"] == "InvalidParameterValue"
 
 
 def test_alarms_are_kept_listed_set_and_deleted(server):
