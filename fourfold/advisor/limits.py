@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+import msgspec
+
 from fourfold.advisor.scenario import Mode, Scenario
 
 _MEGABYTES = {"MB": 1.0, "GB": 1000.0, "bytes": 1e-6}
@@ -55,7 +57,7 @@ class Reason:
 def limits() -> tuple[Limit, ...]:
     """The whole table, in the order of the file."""
     with (files("fourfold.advisor") / "data" / "limits.csv").open(encoding="utf-8") as table:
-        return tuple(Limit(**row) for row in csv.DictReader(table))  # type: ignore[arg-type]
+        return msgspec.convert(list(csv.DictReader(table)), tuple[Limit, ...])
 
 
 @cache

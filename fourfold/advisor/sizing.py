@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from fourfold.advisor import queueing
@@ -248,9 +248,14 @@ def serverless(work: Workload, prices: Prices) -> Iterator[Sizing]:
         "A warm endpoint adds 10 ms, and 8 ms for each MB sent or received.",
     )
     seconds = _dec(work.requests_per_month) * _dec(work.service_s)
-    data = {"data_in_gb": _gb(work.payload_mb, work), "data_out_gb": _gb(work.response_mb, work)}
-    base = {"type": "serverless", "region": work.region, "memory_mb": Decimal(memory), **data}
-    plain = Usage(**base, compute_seconds=seconds)  # type: ignore[arg-type]  # one mapping for both usages
+    plain = Usage(
+        "serverless",
+        region=work.region,
+        memory_mb=Decimal(memory),
+        compute_seconds=seconds,
+        data_in_gb=_gb(work.payload_mb, work),
+        data_out_gb=_gb(work.response_mb, work),
+    )
     yield Sizing(
         "serverless",
         on_demand,
@@ -263,8 +268,9 @@ def serverless(work: Workload, prices: Prices) -> Iterator[Sizing]:
     )
     # Kept warm: enough for all but one request in a hundred; the rest overflow to on-demand capacity.
     kept = min(limit, queueing.servers_without_loss(load, 0.01) if load else 1)
-    warmed = Usage(
-        **base,  # type: ignore[arg-type]
+    warmed = replace(
+        plain,
+        compute_seconds=None,
         provisioned_concurrency=Decimal(kept),
         provisioned_hours=_dec(HOURS_PER_MONTH),
         provisioned_duration_seconds=seconds,

@@ -279,7 +279,7 @@ class FastProtocol(HttpToolsProtocol):
 
     # Connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
         self.lane.connections.add(self)
 
@@ -297,7 +297,7 @@ class FastProtocol(HttpToolsProtocol):
             self.cycle = None
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's is None
         """The client sends no more but may still read: what was asked is answered, then the connection closes."""
         if self._began or self.cycle is None or self.cycle.response_complete:
             return None

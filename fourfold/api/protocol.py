@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
 
@@ -79,11 +79,17 @@ class Operation:
     refused: tuple[str, ...] = ()
 
 
+class _Marked(Protocol):
+    """A function that bears what `@operation` says about it."""
+
+    operation: Operation
+
+
 def operation(name: str, *, kept: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Marks a method `async def f(self, call: ApiCall) -> dict` as the implementation of an `Operation`."""
 
     def mark(method: F) -> F:
-        method.operation = Operation(name, kept, refused)  # type: ignore[attr-defined]
+        cast("_Marked", method).operation = Operation(name, kept, refused)
         return method
 
     return mark
@@ -97,8 +103,7 @@ def operations(service: object) -> dict[str, Callable[[ApiCall], Awaitable[dict[
 
 def marked(method: Callable[..., object]) -> Operation:
     """What `@operation` says about a method."""
-    found: Operation = method.operation  # type: ignore[attr-defined]
-    return found
+    return cast("_Marked", method).operation
 
 
 class Contract:

@@ -33,11 +33,11 @@ def size(text: str) -> int:
     unit = {"k": 1024, "m": MIB}.get(lowered[-1:], 0)
     digits = lowered[:-1] if unit else lowered
     if not (digits.isascii() and digits.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no size: write 6MiB or 6291456")
+        raise typer.BadParameter(f"{text!r} is no size: write 6MiB or 6291456", param_hint="--max-payload")
     number = int(digits)
     count = number * (unit or (MIB if number <= LARGEST_PAYLOAD // MIB else 1))
     if not 1024 <= count <= LARGEST_PAYLOAD:
-        raise typer.BadParameter(f"{text!r} is outside of 1KiB to 25MiB")
+        raise typer.BadParameter(f"{text!r} is outside of 1KiB to 25MiB", param_hint="--max-payload")
     return count
 
 
@@ -62,9 +62,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds that calls in flight get to finish after SIGTERM.", min=0)
     ] = DEFAULT.grace_seconds,
-    max_payload: Annotated[
-        int, typer.Option(help="Largest request body: 6MiB, up to 25MiB.", parser=size, metavar="SIZE")
-    ] = "6MiB",  # type: ignore[assignment]  # typer parses the default, too, and shows it as written
+    max_payload: Annotated[str, typer.Option(help="Largest request body: 6MiB, up to 25MiB.", metavar="SIZE")] = "6MiB",
     max_backlog: Annotated[
         int, typer.Option(help="Asynchronous calls of one endpoint that may be queued.", min=1)
     ] = DEFAULT.max_backlog,
@@ -115,7 +113,7 @@ def serve(
         public_url=public_url,
         sqs_endpoint=sqs_endpoint,
         partition=Partition(region(), account),
-        limits=Limits(payload_bytes=max_payload, warm_workers=warm_workers),
+        limits=Limits(payload_bytes=size(max_payload), warm_workers=warm_workers),
     )
     try:
         run(settings)

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable, ThrottlingException
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
@@ -100,9 +101,10 @@ class Batcher:
 
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
         """Nobody waits for this call any more: if it has not been sent, it never will be."""
-        for queue in (self._waiting, self._streams):
+        queues: tuple[deque[Any], ...] = (self._waiting, self._streams)
+        for queue in queues:
             if waiter in queue:
-                queue.remove(waiter)  # type: ignore[arg-type]
+                queue.remove(waiter)
 
     def withdraw_if(self, unwanted: Callable[[Waiter | StreamWaiter], bool]) -> None:
         """Withdraw the waiting calls of which this is true."""

@@ -17,6 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -88,13 +89,13 @@ class Artifacts:
             if path.name not in kept and not path.name.startswith("."):
                 _remove(path)
 
-    def _keep(self, source: BinaryIO, name: str) -> Path:
+    def _keep(self, source: BufferedReader, name: str) -> Path:
         stat = os.fstat(source.fileno())
         seen = (name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         archive = _is_archive(source, name)
         identity = self._identities.get(seen)
         if identity is None:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
             identity = digest if archive else f"{digest}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
             if len(self._identities) >= _MOST_IDENTITIES:
                 self._identities.clear()

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -195,7 +196,7 @@ class Objects:
         """Remove such a note."""
         self._note(location).unlink(missing_ok=True)
 
-    def open(self, location: Location) -> BinaryIO:
+    def open(self, location: Location) -> BufferedReader:
         """The object as a file to read and seek in. Raises NoSuchObject."""
         self.head(location)
         return self.path(location).open("rb")

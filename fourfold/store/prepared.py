@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-Rows = list[tuple[Any, ...]]
+Rows = Sequence[tuple[Any, ...]]
 
 MOST_ROWS = 64
 """Rows of a block that go to the database in one statement; a power of two."""
@@ -78,7 +78,7 @@ class Block:
             rows: values in the order of `names`.
             values: the other parameters.
         """
-        found: Rows = []
+        found: list[tuple[Any, ...]] = []
         begin = 0
         while begin < len(rows):
             size = min(MOST_ROWS, 1 << (len(rows) - begin).bit_length() - 1)  # few sizes: the driver keeps their plans
@@ -120,7 +120,7 @@ def _run(db: Connection, text: str, values: Any) -> Rows:
     cursor = db.connection.cursor()
     try:
         cursor.execute(text, values)
-        return cursor.fetchall() if cursor.description else []  # type: ignore[return-value]
+        return cursor.fetchall() if cursor.description else []
     except errors as error:
         raise sa.exc.DBAPIError.instance(text, values, error, errors, dialect=db.dialect) from error
     finally:

@@ -415,8 +415,8 @@ def claim(
         _write(db, changes, endpoint, queued=-len(rows), running=len(rows))
     bodies = _bodies(db, endpoint, [row[0] for row in rows], "input")
     return [
-        Claim(Token(endpoint, number, attempt), *rest, bodies.get(number))  # type: ignore[call-arg]
-        for number, attempt, *rest in rows
+        Claim(Token(endpoint, number, attempt), id, faults, accepted, output, failure, request, bodies.get(number))
+        for number, attempt, id, faults, accepted, output, failure, request in rows
     ]
 
 
@@ -569,17 +569,23 @@ def to_publish(db: Connection, owner: str, now: float, lease: float, most: int) 
 
 
 _END = _change_held("publishing", (calls.c.state,), ended_at=sa.bindparam("ended"))
-_DROP = {
-    sides: Block(
+
+
+def _drop(*sides: str) -> Block:
+    """Delete these payloads of some calls."""
+    literals: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{side}'") for side in sides]
+    return Block(
         ("number",),
-        lambda rows, sides=sides: payloads.delete().where(  # type: ignore[misc]
+        lambda rows: payloads.delete().where(
             payloads.c.endpoint == sa.bindparam("of_endpoint"),
             payloads.c.number.in_([row["number"] for row in rows]),
-            payloads.c.side.in_([sa.literal_column(f"'{side}'") for side in sides]),
+            payloads.c.side.in_(literals),
         ),
     )
-    for sides in (("input", "output"), ("output",))
-}
+
+
+_DROP_BOTH = _drop("input", "output")
+_DROP_OUTPUT = _drop("output")
 
 
 def finish(db: Connection, ends: Sequence[tuple[Token, Outcome]], now: float, changes: Changes | None = None) -> None:
@@ -591,8 +597,8 @@ def finish(db: Connection, ends: Sequence[tuple[Token, Outcome]], now: float, ch
         done = {number for (number,) in _END(db, rows, of_endpoint=endpoint, ended=now)}
         ended = [(number, outcome) for number, _, outcome in rows if number in done]
         completed = [(number,) for number, outcome in ended if outcome == "completed"]
-        _DROP["input", "output"](db, completed, of_endpoint=endpoint)
-        _DROP["output",](db, [(number,) for number, outcome in ended if outcome != "completed"], of_endpoint=endpoint)
+        _DROP_BOTH(db, completed, of_endpoint=endpoint)
+        _DROP_OUTPUT(db, [(number,) for number, outcome in ended if outcome != "completed"], of_endpoint=endpoint)
         moved.add(endpoint, running=-len(ended), **Counter[str](outcome for _, outcome in ended))
     if changes is None:
         moved.write(db)

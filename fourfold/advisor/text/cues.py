@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import msgspec
+
 from fourfold.advisor.text.phrases import sections
 
 Meaning = Literal[
@@ -85,7 +87,8 @@ def _table() -> tuple[tuple[Meaning, int, re.Pattern[str]], ...]:
     table: list[tuple[Meaning, int, re.Pattern[str]]] = []
     for heading, pattern in sections("cues.txt"):
         meaning, weight = heading.split()
-        table.append((meaning, int(weight), re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))  # type: ignore[arg-type]
+        known: Meaning = msgspec.convert(meaning, Meaning)
+        table.append((known, int(weight), re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))
     return tuple(sorted(table, key=lambda row: -row[1]))
 
 

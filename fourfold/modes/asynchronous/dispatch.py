@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.engine import Connection
@@ -547,7 +548,7 @@ class Dispatcher:
             await self._clock.sleep(LEASE / 3)
             until = self._clock.now() + LEASE
             try:
-                await self._store.run(lambda db, until=until: queue.renew(db, self._owner, until))  # type: ignore[misc]
+                await self._store.run(partial(queue.renew, owner=self._owner, until=until))
             except Exception:
                 log.exception("leases could not be renewed")
 
@@ -559,7 +560,7 @@ class Dispatcher:
             try:
                 dropped = 1
                 while dropped:
-                    dropped = await self._store.run(lambda db, before=before: queue.forget(db, before, 1000))  # type: ignore[misc]
+                    dropped = await self._store.run(partial(queue.forget, before=before, most=1000))
                 await self._sweep_kept()
             except Exception:
                 log.exception("old records could not be dropped")

@@ -178,9 +178,10 @@ def options(request: Mapping[str, Any]) -> Options:
 
 
 def _on_error(value: str) -> OnError:
-    if value not in ("fail", "skip", "record"):
-        raise ValidationException(f"FOURFOLD_ON_ERROR must be fail, skip or record, not {value!r}.")
-    return value  # type: ignore[return-value]  # narrowed above; mypy does not follow `in`
+    match value:
+        case "fail" | "skip" | "record":
+            return value
+    raise ValidationException(f"FOURFOLD_ON_ERROR must be fail, skip or record, not {value!r}.")
 
 
 def _check(given: Options, data_type: str) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -370,7 +371,7 @@ class Running:
                 {"job": self._name, "number": item.object, "url": item.url, "output": item.output, "size": item.size}
                 for item in piece.objects
             ]
-            await self._tools.store.run(lambda db, new=new, rows=rows: shards.add(db, new, rows))  # type: ignore[misc]
+            await self._tools.store.run(partial(shards.add, new_objects=new, new_shards=rows))
             number += len(rows)
 
     def _shard_row(self, number: int, shard: Shard) -> Document:
@@ -506,10 +507,9 @@ class Running:
         """Lines of the job's data log, as SageMaker writes one for what could not be transformed."""
         if failed:
             path = self._tools.settings.logs / "transform-jobs" / self._name / "data-log.log"
-            rows = [
-                await self._tools.store.run(lambda db, d=done: shards.get_object(db, self._name, d.object))  # type: ignore[misc]
-                for done in failed
-            ]
+            rows = await self._tools.store.run(
+                lambda db: [shards.get_object(db, self._name, done.object) for done in failed]
+            )
             now = iso(self._tools.clock.now())
             text = "".join(
                 f"{now}:[fourfold logs]: {row.url}: {done.reason}\n" for row, done in zip(rows, failed, strict=True)
