@@ -125,7 +125,12 @@ def _multi_model(name: str, container: Document, site: Site, prepare: Prepare, p
             if isinstance(error.__cause__, ValidationException | OSError):  # there is no such object
                 raise _not_downloaded(prefix, path, error) from error
             raise
-        return Loadable(prepared.spec, prepared.imports, max(prepared.load_timeout, site.load_timeout))
+        return Loadable(
+            prepared.spec,
+            prepared.imports,
+            max(prepared.load_timeout, site.load_timeout),
+            sociable=not prepared.executes_code,
+        )
 
     megabytes = number(environment, "FOURFOLD_MULTI_MODEL_MEMORY_MB", 0.0)
     room = Room(

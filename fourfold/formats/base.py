@@ -68,7 +68,11 @@ class Format(Protocol):
 
     @property
     def executes_code(self) -> bool:
-        """True where loading runs code that the artifact brings; `--trusted-only` refuses these."""
+        """True where loading runs code that the artifact brings; `--trusted-only` refuses these.
+
+        Models of other formats may be loaded side by side in one process, and called from several threads, though each
+        by one at a time.
+        """
 
     @property
     def imports(self) -> tuple[str, ...]:

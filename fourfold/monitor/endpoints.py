@@ -148,14 +148,14 @@ class EndpointFigures:
         return before
 
     def _instances(self, fleet: Pooled, seconds: float, processes: Processes) -> tuple[Statistics, Statistics]:
-        """Percent of a core, and of the memory that a worker may have; a value for each worker."""
+        """Percent of a core, and of the memory that a worker may have; a value for each process."""
         limit = fleet.elasticity.memory_mb * 2**20 if isinstance(fleet, ElasticFleet) else total_bytes()
         cpu, memory = Statistics(), Statistics()
-        for worker in fleet.ready:
-            used, size = processes.get(worker.pid, (0.0, 0))
+        for pid in {worker.pid for worker in fleet.ready}:
+            used, size = processes.get(pid, (0.0, 0))
             if not size:
                 continue
-            cpu.add(max(0.0, 100.0 * (used - self._cpu.get(worker.pid, used)) / max(seconds, 1e-3)))
+            cpu.add(max(0.0, 100.0 * (used - self._cpu.get(pid, used)) / max(seconds, 1e-3)))
             memory.add(100.0 * size / limit)
         return cpu, memory
 
@@ -170,9 +170,10 @@ def _calls(variant: Variant, fleet: Pooled, before: _Before) -> list[tuple[str, 
     ours = fleet.batcher.times.seconds
     times = fleet.batcher.times.take()
     overhead = max(0.0, seconds - ours) * 1e6 / calls if calls else 0.0
+    instances = fleet.instances if isinstance(fleet, Several) else len(fleet.ready)
     figures = [
         ("Invocations", Statistics.repeated(1.0, calls), "None"),
-        ("InvocationsPerInstance", Statistics.repeated(1.0 / max(1, len(fleet.ready)), calls), "None"),
+        ("InvocationsPerInstance", Statistics.repeated(1.0 / max(1, instances), calls), "None"),
         ("Invocation4XXErrors", _rate(client - before.client, calls), "None"),
         ("Invocation5XXErrors", _rate(server - before.server, calls), "None"),
         ("InvocationModelErrors", _rate(model - before.model, calls), "None"),

@@ -108,12 +108,12 @@ def _batches(fleets: Iterable[tuple[Labels, AnyFleet]]) -> Iterator[Metric]:
 def _workers(fleets: Iterable[tuple[Labels, AnyFleet]]) -> Iterator[Metric]:
     workers = _gauge("fourfold_workers", "Workers that are ready")
     restarts = _counter("fourfold_worker_restarts", "Workers replaced after they ended")
-    memory = _gauge("fourfold_worker_memory_bytes", "Resident memory of a worker", "pid")
+    memory = _gauge("fourfold_worker_memory_bytes", "Resident memory of a worker's process", "pid")
     for key, fleet in fleets:
         workers.add_metric(key, len(fleet.ready))
         restarts.add_metric(key, fleet.restarts)
-        for worker in fleet.ready:
-            memory.add_metric((*key, str(worker.pid)), resident_bytes(worker.pid))
+        for pid in {worker.pid for worker in fleet.ready}:
+            memory.add_metric((*key, str(pid)), resident_bytes(pid))
     yield from (workers, restarts, memory)
 
 

@@ -14,7 +14,7 @@ from fourfold.errors import FourfoldError, ModelLoadError, ServiceUnavailable
 from fourfold.pool.batcher import Batcher, Batching
 from fourfold.pool.frames import Loaded
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
-from fourfold.pool.local import Placer
+from fourfold.pool.local import Starter
 from fourfold.pool.logfiles import LogFiles
 from fourfold.pool.sessions import SESSION, Sessions
 from fourfold.records import WorkerSpec
@@ -34,7 +34,7 @@ class Fleet:
 
     Args:
         spec: what each worker loads.
-        placer: starts workers.
+        starter: starts workers.
         batching: how calls are gathered.
         imports: modules that the format needs, for the zygote.
         load_timeout: seconds that a model may take to load.
@@ -47,7 +47,7 @@ class Fleet:
     def __init__(
         self,
         spec: WorkerSpec,
-        placer: Placer,
+        starter: Starter,
         batching: Batching,
         *,
         imports: Sequence[str] = (),
@@ -65,7 +65,7 @@ class Fleet:
         """Why the newest start failed; None when it went well."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker became ready or was lost."""
-        self._placer = placer
+        self._starter = starter
         self._imports = tuple(imports)
         self._load_timeout = load_timeout
         self._logs = LogFiles(log_folder)
@@ -188,7 +188,7 @@ class Fleet:
                 await self._retire(link)
 
     async def _start_worker(self) -> WorkerLink:
-        link = await self._placer.start(self._next_spec(), imports=self._imports, nice=self._nice)
+        link = await self._starter.start(self._next_spec(), imports=self._imports, nice=self._nice)
         self._starting.add(link)
         try:
             async with asyncio.timeout(self._load_timeout):

@@ -1,4 +1,4 @@
-"""The gateway's side of the processes that fork workers: zygotes, and templates, which have a model loaded."""
+"""The gateway's side of the processes that start workers: zygotes, templates (in `templates`), shared processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _encode = msgspec.msgpack.encode
 
 
 class Forker(ABC):
-    """A process that forks workers when it is asked (`zygote.py` is the process)."""
+    """A process that starts workers when it is asked (`zygote.py` is the process)."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -70,14 +70,15 @@ class Forker(ABC):
         *,
         cgroup: str = "",
         template: WorkerSpec | None = None,
+        shared: bool = False,
     ) -> int:
-        """Fork a worker (or a template) that owns `worker_socket`; returns its process id."""
+        """Start a worker (or a template, or a shared process) that owns `worker_socket`; returns its process id."""
         self._listen()
         self._next += 1
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forks[self._next] = forked
         try:
-            request = _encode(Fork(self._next, log_path, nice, cgroup, template))
+            request = _encode(Fork(self._next, log_path, nice, cgroup, template, shared))
             socket.send_fds(self._socket, [request], [worker_socket.fileno()])
         except OSError as error:
             self._forks.pop(self._next, None)
@@ -188,6 +189,29 @@ class Zygote(Forker):
     def _end_process(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class SharedProcess(Forker):
+    """A process for many models (`residents.py` is the process): all its workers have its process id.
+
+    Args:
+        parent: forks it.
+        log_path: file for its output. Empty: the parent's.
+    """
+
+    def __init__(self, parent: Forker, log_path: str = "") -> None:
+        super().__init__()
+        self.log_path = log_path
+        self._parent = parent
+
+    async def begin(self) -> None:
+        """Fork it. Raises ServiceUnavailable."""
+        self.pid = await self._parent.fork(self._theirs, self.log_path, 0, shared=True)
+        self._theirs.close()
+        self._listen()
+
+    def _end_process(self) -> None:
+        self._parent.kill(self.pid)
 
 
 def _environment() -> dict[str, str]:

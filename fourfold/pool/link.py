@@ -181,6 +181,10 @@ class WorkerLink(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(encode(Stop()))
 
+    def disconnect(self) -> None:
+        """Let go of it: it ends as soon as it looks for another call."""
+        self._transport.abort()
+
     def kill(self, reason: FourfoldError | None = None) -> None:
         """End it now; what it had in flight fails with `reason`."""
         self._doom = self._doom or reason

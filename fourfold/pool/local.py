@@ -16,7 +16,7 @@ import msgspec
 from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable
 from fourfold.pool.background import Background
 from fourfold.pool.cgroups import Cgroups
-from fourfold.pool.forker import Forker, Zygote
+from fourfold.pool.forker import Forker, SharedProcess, Zygote
 from fourfold.pool.link import WorkerLink
 from fourfold.pool.memory import over
 from fourfold.pool.templates import Templates
@@ -38,8 +38,8 @@ _CLOSE_SECONDS = 5.0
 """How long `close` waits for sockets of killed workers to end."""
 
 
-class Placer(Protocol):
-    """Puts workers somewhere and connects to them."""
+class Starter(Protocol):
+    """Starts workers and connects to them."""
 
     async def start(
         self,
@@ -63,6 +63,16 @@ class Placer(Protocol):
         Raises:
             ServiceUnavailable: no process could be started.
         """
+
+
+class Placer(Starter, Protocol):
+    """Puts processes somewhere."""
+
+    async def share(self, imports: Sequence[str] = (), log_path: str = "") -> SharedProcess:
+        """Start a process for many models. Raises ServiceUnavailable."""
+
+    async def start_in(self, process: SharedProcess, spec: WorkerSpec) -> WorkerLink:
+        """Begin to load a model in a thread of a shared process. Raises ServiceUnavailable where it has ended."""
 
     def forget(self, spec: WorkerSpec) -> None:
         """The model will not be started any more: drop what was kept for it."""
@@ -131,6 +141,16 @@ class LocalPlacer:
         if template:
             link.loaded.add_done_callback(lambda _: self._templates.consider(spec, zygote))
         return link
+
+    async def share(self, imports: Sequence[str] = (), log_path: str = "") -> SharedProcess:
+        if self._closing:
+            raise ServiceUnavailable("The server is stopping.")
+        process = SharedProcess(self.warm(imports), log_path)
+        await process.begin()
+        return process
+
+    async def start_in(self, process: SharedProcess, spec: WorkerSpec) -> WorkerLink:
+        return await self._fork(process, spec, 0)
 
     def forget(self, spec: WorkerSpec) -> None:
         self._templates.forget(spec)

@@ -1,9 +1,10 @@
 """Many models behind one variant: each is loaded when a call first names it, and unloaded when memory is needed.
 
-    call ─► TargetModel ─┬─ loaded ─► its batcher ─► its worker                        a hit
-                         └─ not ────► download, room, fork, load; calls wait meanwhile   a miss
+    call ─► TargetModel ─┬─ loaded ─► its batcher ─► its worker                   a hit
+                         └─ not ────► download, room, load; calls wait meanwhile    a miss
 
-A model has a worker of its own, so unloading is the end of a process and gives back all that the model held. What has
+Models that are data and nothing else share processes, as many as there are instances (`shared`). One that brings code
+has a process to itself: unloading ends it, which gives back all that the code held, and it can end no other. What has
 not been called for the longest time goes first.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -34,13 +36,13 @@ from fourfold.pool.local import Placer
 from fourfold.pool.processes import private_bytes, yield_to_others
 from fourfold.pool.sessions import SESSION
 from fourfold.pool.several import Several
+from fourfold.pool.shared import SharedStarter
+from fourfold.pool.weights import Weights
 from fourfold.records import Call, WorkerSpec
 
 log = logging.getLogger(__name__)
 
 TARGET_MODEL = "x-amzn-sagemaker-target-model"
-MEASURE_SECONDS = 5.0
-"""How often the memory of all workers is measured: models grow with their first calls."""
 DOWNLOADS_AT_ONCE = 4
 LOADS_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 """Models that are loaded side by side: half of the cores, so that calls to loaded ones have the other half."""
@@ -59,11 +61,13 @@ class Loadable:
         spec: what its worker loads.
         imports: modules that its format needs, for the zygote.
         load_timeout: seconds that it may take to load.
+        sociable: may it live in one process with others? Only what brings no code.
     """
 
     spec: WorkerSpec
     imports: Sequence[str]
     load_timeout: float
+    sociable: bool = False
 
 
 Fetch = Callable[[str], Awaitable[Loadable]]
@@ -75,8 +79,8 @@ class Room:
     """How much may be loaded.
 
     Attributes:
-        memory_bytes: of all workers together, shared pages not counted.
-        models: workers. None: memory alone decides.
+        memory_bytes: of all processes together, shared pages not counted.
+        models: how many. None: memory alone decides.
         keep: False unloads a model as soon as nobody waits for it (ModelCacheSetting Disabled).
     """
 
@@ -142,7 +146,8 @@ class MultiModel(Several):
         placer: starts workers.
         batching: how each model's calls are gathered.
         room: how much may be loaded.
-        log_folder: a model's workers log to `<log_folder>/<model>/<instance>.log`. None: to the server's own output.
+        log_folder: processes of one model log to `<log_folder>/<model>/<instance>.log`, those of many to
+            `<log_folder>/<instance>.log`. None: to the server's own output.
     """
 
     addresses = frozenset((TARGET_MODEL,))
@@ -156,6 +161,7 @@ class MultiModel(Several):
         self.hits = self.misses = self.loads = self.unloads = 0
         self._fetch = fetch
         self._placer = placer
+        self._shared = SharedStarter(placer, log_folder)
         self._batching = batching
         self._log_folder = log_folder
         self._loop = asyncio.get_running_loop()
@@ -165,11 +171,9 @@ class MultiModel(Several):
         self._making_room = asyncio.Lock()
         self._loading = 0
         self._broken: dict[str, Broken] = {}
-        self._sizes: dict[int, int] = {}
-        self._measured = 0.0
-        self._measuring: asyncio.Task[None] | None = None
+        self._weights = Weights()
+        self._weighing: asyncio.Task[None] | None = None
         self._unloading: set[asyncio.Task[None]] = set()
-        self._most_workers = 1
         self._stopped = False
 
     def fleets(self) -> Iterator[Fleet]:
@@ -195,16 +199,20 @@ class MultiModel(Several):
         return 0
 
     @property
+    def instances(self) -> int:
+        return self._shared.most
+
+    @property
     def failure(self) -> FourfoldError | None:
         """A model that does not load is its callers' affair, not the endpoint's."""
         return None
 
     async def start(self, count: int) -> None:
         """Be ready to load models, each with at most `count` workers where one is not enough."""
-        self._most_workers = count
+        self._shared.most = max(1, count)
 
     async def reach(self, count: int) -> None:
-        self._most_workers = count
+        self._shared.most = max(1, count)
 
     # Calls
 
@@ -312,13 +320,14 @@ class MultiModel(Several):
         self._broken[model.name] = Broken(error, pause, self._loop.time() + pause)
 
     def _fleet(self, model: Model, found: Loadable) -> Fleet:
+        folder = None if self._log_folder is None else self._log_folder / _folder(model.name)
         fleet = Fleet(
             found.spec,
-            self._placer,
+            self._shared if found.sociable else self._placer,
             self._batching,
             imports=found.imports,
             load_timeout=found.load_timeout,
-            log_folder=None if self._log_folder is None else self._log_folder / _folder(model.name),
+            log_folder=None if found.sociable else folder,
         )
         fleet.batcher = model.batcher  # with the calls that wait in it
         return fleet
@@ -334,15 +343,14 @@ class MultiModel(Several):
             model.needs_room = True
 
     def _is_full(self) -> bool:
-        """Would one more be too many? Its size is not known yet: it is taken for an ordinary one."""
-        present = sum(model.fleet is not None or model.needs_room for model in self._models.values())
+        """Would one more be too many?"""
+        coming = sum(model.needs_room for model in self._models.values())
+        present = coming + sum(model.fleet is not None for model in self._models.values())
         if not present:
             return False
         if self.room.models is not None and present >= self.room.models:
             return True
-        used = sum(self._sizes.values())
-        ordinary = used / max(1, len(self._sizes))
-        return ordinary * (present + 1) > self.room.memory_bytes
+        return self._weights.with_workers(len(self.ready) + coming + 1) > self.room.memory_bytes
 
     def _unload_oldest(self, besides: Model | None = None) -> bool:
         """Unload the model that has not been called for the longest time. False: all are in use."""
@@ -371,8 +379,10 @@ class MultiModel(Several):
     async def _end(self, model: Model) -> None:
         assert model.fleet is not None
         begun = self._loop.time()
+        shared = {process.pid for process in self._shared.processes}
         for worker in model.fleet.ready:
-            yield_to_others(worker.pid)
+            if worker.pid not in shared:
+                yield_to_others(worker.pid)
         await model.fleet.stop(0)
         self._figures.unloading.add((self._loop.time() - begun) * 1e6)
         log.info("model unloaded", extra={"model": model.name})
@@ -382,8 +392,7 @@ class MultiModel(Several):
         if self._models.get(model.name) is model:
             del self._models[model.name]
             self.batcher.forget(model.batcher)
-        for worker in model.batcher.workers:
-            self._sizes.pop(worker.pid, None)
+        self._weights.left(worker.pid for worker in model.batcher.workers)
 
     # Watching
 
@@ -398,10 +407,20 @@ class MultiModel(Several):
             if model.fleet.failure is not None and not model.fleet.ready:
                 model.batcher.fail_all(_not_loaded(model.name, model.fleet.failure))
                 self._unload(model)
-            elif len(model.batcher) and 0 < model.fleet.wanted < self._most_workers and not self._is_full():
+            elif len(model.batcher) and 0 < model.fleet.wanted < self._shared.most and not self._is_full():
                 model.fleet.scale(model.fleet.wanted + 1)
-        if self._measuring is None or self._measuring.done():
-            self._measuring = asyncio.create_task(self._measure(now))
+        self._leave_surplus()
+        if self._weighing is None or self._weighing.done():
+            self._weighing = asyncio.create_task(self._weigh(now))
+
+    def _leave_surplus(self) -> None:
+        """After a scale-in: models leave the processes that are too many, as soon as nobody waits for them."""
+        surplus = self._shared.surplus()
+        if surplus:
+            for model in list(self._models.values()):
+                if model.idle and not surplus.isdisjoint(model.batcher.workers):
+                    self._unload(model)
+        self._shared.close_empty(surplus=True)
 
     def _expire_loading(self, model: Model, now: float) -> None:
         waited = model.batcher.oldest()
@@ -410,19 +429,21 @@ class MultiModel(Several):
                 ModelNotReadyException(f"The model {model.name} is still being loaded. Wait and try again.")
             )
 
-    async def _measure(self, now: float) -> None:
-        """Weigh new workers, and now and then all; unload while they are too much together. About 1 ms a worker."""
-        pids = {worker.pid for worker in self.ready}
-        if now - self._measured < MEASURE_SECONDS:
-            pids -= self._sizes.keys()
-        else:
-            self._measured = now
-            self._sizes = {pid: size for pid, size in self._sizes.items() if pid in pids}
-        if not pids:
+    async def _weigh(self, now: float) -> None:
+        """Weigh what has changed, and now and then all; unload while it is too much together. About 1 ms a process."""
+        models = Counter(worker.pid for worker in self.ready)
+        for process in self._shared.processes:
+            models.setdefault(process.pid, 0)
+            if process.private_bytes:
+                self._weights.began(process.pid, process.private_bytes)
+        due = self._weights.due(models, now)
+        if not due:
             return
-        self._sizes |= await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
-        while sum(self._sizes.values()) > self.room.memory_bytes and self._unload_oldest():
-            pass
+        self._weights.record(await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in due}), models)
+        while self._weights.total > self.room.memory_bytes:
+            if not self._unload_oldest():
+                self._shared.close_empty(surplus=False)  # what they still hold was not given back
+                return
 
     async def stop(self, grace: float = 30.0) -> None:
         """Load nothing more, finish the calls there are within `grace` seconds, end the workers."""
@@ -439,9 +460,10 @@ class MultiModel(Several):
         for model in list(self._models.values()):
             self._drop(model)
         await asyncio.gather(*self._unloading, return_exceptions=True)
+        await self._shared.close()
 
     def last_log(self) -> str:
-        return ""
+        return self._shared.last_log()
 
 
 def multi_model_of(backend: object) -> MultiModel | None:

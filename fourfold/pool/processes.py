@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What OpenMP and BLAS libraries read when they are loaded."""
 
+_libc = ctypes.CDLL(None)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -54,6 +56,12 @@ def private_bytes(pid: int | str = "self") -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+)", text, re.MULTILINE)) * 1024
+
+
+def trim_memory() -> None:
+    """Give the kernel back what this process has freed, where its C library can (glibc)."""
+    with suppress(AttributeError):
+        _libc.malloc_trim(0)
 
 
 def yield_to_others(pid: int) -> None:

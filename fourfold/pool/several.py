@@ -149,6 +149,13 @@ class Several(ABC):
         return sum(part.wanted for part in self.parts)
 
     @property
+    def instances(self) -> int:
+        """Instances that it stands for: the workers of the part that has the fewest."""
+        if not self.parts:
+            return len(self.ready)
+        return min(len(part.ready) if isinstance(part, Fleet) else part.instances for part in self.parts)
+
+    @property
     def failure(self) -> FourfoldError | None:
         return next((part.failure for part in self.parts if part.failure is not None), None)
 

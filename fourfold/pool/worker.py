@@ -8,6 +8,7 @@ does, so that it cannot outlive the gateway's interest in it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import select
@@ -66,6 +67,14 @@ class Connection:
             if not self._read():
                 return
 
+    def received(self) -> list[ToWorker] | None:
+        """What has come since the last time; waits where nothing has. None: the socket has ended."""
+        if not self._messages and not self._read():
+            return None
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
     def send(self, message: FromWorker) -> None:
         frame = encode(message)
         with self._writing:
@@ -100,18 +109,19 @@ def run(sock: socket.socket, model: Model | None = None) -> None:
     if not isinstance(first, Load):
         return
     memory_mb = first.spec.memory_mb
-    with asyncio.Runner() as runner:  # makes its event loop when it is first used
+    with contextlib.closing(asyncio.Runner()) as runner:  # makes its event loop when it is first used
         if model is None:
-            model = _load_or_tell(connection, first.spec, runner)
+            model = load_or_tell(connection, first.spec, runner)
         else:
             _reseed()
-        concurrency = model.concurrency if isinstance(model, AsyncModel) else 1
-        connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
+            tell_loaded(connection, model)
         try:
             if isinstance(model, AsyncModel):
-                runner.run(_AsyncWorker(sock, model, memory_mb).serve())
+                runner.run(AsyncWorker(sock, model, memory_mb).serve())
             else:
-                _serve(connection, model, memory_mb)
+                for message in connection:
+                    if not answer(connection, model, message, memory_mb):
+                        return
         finally:
             model.close()
 
@@ -134,10 +144,10 @@ def _load_one(spec: WorkerSpec, environment: dict[str, str], runner: asyncio.Run
     return model
 
 
-def _load_or_tell(connection: Connection, spec: WorkerSpec, runner: asyncio.Runner) -> Model:
-    """Load the model; where that fails, tell the gateway why and end the process."""
+def load_or_tell(connection: Connection, spec: WorkerSpec, runner: asyncio.Runner | None = None) -> Model:
+    """Load the model and tell the gateway so; where that fails, tell it why and raise SystemExit."""
     try:
-        return load(spec, runner)
+        model = load(spec, runner)
     except BaseException as error:  # the model's own code may raise anything, SystemExit included
         detail = _what_matters(error)
         reason = error.message if isinstance(error, ModelLoadError) else f"{type(error).__name__}: {error}"
@@ -146,6 +156,14 @@ def _load_or_tell(connection: Connection, spec: WorkerSpec, runner: asyncio.Runn
         _tell(detail)
         connection.send(LoadFailed(reason, detail))
         raise SystemExit(1) from None
+    tell_loaded(connection, model)
+    return model
+
+
+def tell_loaded(connection: Connection, model: Model) -> None:
+    """Tell the gateway that the model can be called, and how."""
+    concurrency = model.concurrency if isinstance(model, AsyncModel) else 1
+    connection.send(Loaded(model.max_batch, concurrency, _shapes(model.inputs), _shapes(model.outputs)))
 
 
 def _what_matters(error: BaseException) -> str:
@@ -168,22 +186,22 @@ def _shapes(tensors: tuple[Tensor, ...]) -> list[tuple[str, str, list[int | None
     return [(tensor.name, tensor.dtype, list(tensor.shape)) for tensor in tensors]
 
 
-def _serve(connection: Connection, model: Model, memory_mb: int | None) -> None:
-    for message in connection:
-        match message:
-            case Invoke(batch, calls):
-                replies = _invoke(model, calls)
-                if memory_mb is not None:
-                    replies = [memory.checked(reply, memory_mb) for reply in replies]
-                connection.send(Replies(batch, replies))
-                if memory_mb is not None and any(reply.status == memory.OUT_OF_MEMORY for reply in replies):
-                    return
-            case Stream(call):
-                _stream(connection, model, call)
-            case Task():
-                _run_task(connection, model, message)
-            case Stop():
-                return
+def answer(connection: Connection, model: Model, message: ToWorker, memory_mb: int | None = None) -> bool:
+    """Do what the gateway asks. False: the worker is to end."""
+    match message:
+        case Invoke(batch, calls):
+            replies = _invoke(model, calls)
+            if memory_mb is not None:
+                replies = [memory.checked(reply, memory_mb) for reply in replies]
+            connection.send(Replies(batch, replies))
+            return memory_mb is None or all(reply.status != memory.OUT_OF_MEMORY for reply in replies)
+        case Stream(call):
+            _stream(connection, model, call)
+        case Task():
+            _run_task(connection, model, message)
+        case Stop():
+            return False
+    return True
 
 
 def _invoke(model: Model, calls: list[Call]) -> list[Reply]:
@@ -239,7 +257,7 @@ def _tell(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
 
-class _AsyncWorker:
+class AsyncWorker:
     """Answers the calls of an AsyncModel, each in a task of its own."""
 
     def __init__(self, sock: socket.socket, model: AsyncModel, memory_mb: int | None) -> None:

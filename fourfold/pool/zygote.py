@@ -12,6 +12,9 @@ socket ends and the kernel's parent-death signal comes: the zygote ends, and wit
 
 A Fork with a spec makes a template: a fork that loads the model and then is a zygote itself, on a seqpacket socket of
 its own; its workers need not load. A model that is not `forkable`, or that started a thread, makes none.
+
+A Fork with `shared` makes a process for many models: it takes Forks on a seqpacket socket of its own as well, but forks
+nothing: its workers live in it (`residents`).
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ class Fork(msgspec.Struct, tag="fork", array_like=True):
     """Folder of the control group that the fork joins. Empty: it stays in its parent's."""
     template: WorkerSpec | None = None
     """The model that a template shall load. None: the fork is a worker."""
+    shared: bool = False
+    """The fork is a process for many models."""
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True):
@@ -57,7 +62,7 @@ class Ready(msgspec.Struct, tag="ready", array_like=True):
 
     missing: dict[str, str]
     private_bytes: int = 0
-    """What a template has in memory of its own."""
+    """What a template, or a process for many models without one, has in memory of its own."""
 
 
 class Forked(msgspec.Struct, tag="forked", array_like=True):
@@ -175,10 +180,12 @@ def _become(
         if request.log_path:
             _log_to(request.log_path)
         with socket.socket(fileno=descriptor) as own:
-            if request.template is None:
-                run(own)
-            else:
+            if request.template is not None:
                 _be_template(own, request.template)
+            elif request.shared:
+                _be_shared(own)
+            else:
+                run(own)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -204,6 +211,20 @@ def _be_template(gateway: socket.socket, spec: WorkerSpec) -> None:
     _freeze()
     gateway.send(_encode(Ready({}, private_bytes())))
     _serve(gateway, functools.partial(worker.run, model=model))
+
+
+def _be_shared(gateway: socket.socket) -> None:
+    from fourfold.pool.processes import private_bytes
+    from fourfold.pool.residents import Residents
+
+    residents = Residents()
+    gateway.send(_encode(Ready({}, private_bytes())))
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(gateway, PACKET, 1)
+        if not packet:
+            return
+        residents.add(socket.socket(fileno=descriptors[0]))
+        gateway.send(_encode(Forked(_decode_fork(packet).id, os.getpid())))
 
 
 def _log_to(path: str) -> None:
