@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fourfold.control.composites import Prepare, is_composite
 from fourfold.control.endpoints import check_count
 from fourfold.control.fleets import with_log
 from fourfold.control.models import Prepared
-from fourfold.control.threads import MOST_THREADS
+from fourfold.control.threads import MOST_THREADS, vcpus
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError, ValidationException
 from fourfold.pool.components import Components
 from fourfold.pool.fleet import Fleet
@@ -293,7 +294,7 @@ class InferenceComponents:
     async def _bring_up(self, component: Resource, host: Components, before: Fleet | None) -> tuple[Fleet, Document]:
         """Copies as they are wanted: the ones that are there scaled, or new ones."""
         document, was = component.document, component.document["deployed"]
-        self._check_memory(component, host)
+        await self._check_needs(component, host)
         wanted = {key: document[key] for key in _DEPLOYED}
         if before is not None and was is not None and {key: was[key] for key in _DEPLOYED} == wanted:
             had = before.wanted
@@ -320,7 +321,7 @@ class InferenceComponents:
 
     def _fleet(self, component: Resource, prepared: Prepared) -> Fleet:
         document = component.document
-        needs = document["Specification"].get("ComputeResourceRequirements", {})
+        needs = _needs(document)
         cores = min(max(1, int(needs.get("NumberOfCpuCoresRequired", 1))), MOST_THREADS)
         spec = msgspec.structs.replace(
             prepared.spec,
@@ -337,18 +338,30 @@ class InferenceComponents:
             log_folder=folder / component.name,
         )
 
-    def _check_memory(self, component: Resource, host: Components) -> None:
-        """Raises ModelLoadError where its copies and those of its neighbours need more memory than there is."""
-        needs = component.document["Specification"].get("ComputeResourceRequirements", {})
-        wanted = needs.get("MinMemoryRequiredInMb", 0) * component.document["copies"]
-        others = sum(
-            (fleet.spec.memory_mb or 0) * fleet.wanted for name, fleet in host.items().items() if name != component.name
-        )
-        there = total_bytes() // MEGABYTE
+    async def _check_needs(self, component: Resource, host: Components) -> None:
+        """Raises ModelLoadError where there is not what its copies need, beside what those of its neighbours need."""
+        document = component.document
+
+        def read(db: Connection) -> tuple[Resource | None, list[Resource]]:
+            name = document["EndpointName"]
+            return resources.get(db, "endpoint", name), resources.with_member(db, KIND, "EndpointName", name)
+
+        endpoint, hosted = await self._store.run(read)
+        instance_type = "" if endpoint is None else _instance_type(endpoint, document["VariantName"])
+        cores = _needs(document).get("NumberOfCpuCoresRequired", 0)
+        if instance_type and cores > vcpus(instance_type):
+            raise ModelLoadError(
+                f"A copy needs {cores:g} CPU cores, and an {instance_type} has {vcpus(instance_type)}. Lower "
+                "NumberOfCpuCoresRequired, or give the variant a larger InstanceType."
+            )
+        neighbours = {one.name: one.document for one in hosted if one.name != component.name}
+        copies = {name: fleet.wanted for name, fleet in host.items().items() if name in neighbours}
+        others = sum(_megabytes(neighbours[name]) * count for name, count in copies.items())
+        wanted, there = _megabytes(document) * document["copies"], total_bytes() // MEGABYTE
         if wanted + others > there:
             raise ModelLoadError(
-                f"Its copies need {wanted:,} MB of memory, other components may use {others:,} MB, and the machine has "
-                f"{there:,} MB. Lower CopyCount or MinMemoryRequiredInMb."
+                f"Its copies need {wanted:,} MB of memory, those of other components {others:,} MB, and the machine "
+                f"has {there:,} MB. Lower CopyCount or MinMemoryRequiredInMb."
             )
 
     async def _settle(self, component: Resource, status: str, changes: Document) -> None:
@@ -429,7 +442,26 @@ def _specification(request: Document) -> Document:
     specification = one if one is not None else (request.get("Specifications") or [{}])[0]
     if "BaseInferenceComponentName" in specification:
         raise ValidationException("Adapter components (BaseInferenceComponentName) are not supported here.")
+    needs = _needs({"Specification": specification})
+    if needs.get("MinMemoryRequiredInMb", 0) > needs.get("MaxMemoryRequiredInMb", math.inf):
+        raise ValidationException("MinMemoryRequiredInMb must not be more than MaxMemoryRequiredInMb.")
     return specification
+
+
+def _needs(document: Document) -> Document:
+    """What each copy needs of the machine."""
+    needs: Document = document["Specification"].get("ComputeResourceRequirements", {})
+    return needs
+
+
+def _megabytes(document: Document) -> int:
+    return int(_needs(document).get("MinMemoryRequiredInMb", 0))
+
+
+def _instance_type(endpoint: Resource, name: str) -> str:
+    """Of a variant; empty where it is to come from pools of instances."""
+    variants = endpoint.document["wanted"]["config"]["ProductionVariants"]
+    return next((str(one.get("InstanceType", "")) for one in variants if one["VariantName"] == name), "")
 
 
 def _startup_seconds(document: Document) -> float | None:

@@ -7,6 +7,7 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
+from fourfold.pool.processes import total_bytes
 from tests.composites.test_multi_model import BUCKET, WHO
 from tests.server import LiveServer, alive
 from tests.test_serve import eventually
@@ -190,8 +191,17 @@ def test_a_component_that_cannot_be_loaded_fails_alone(server, endpoint, model):
     create(server, "bad", endpoint, model("bad", "raise RuntimeError('no luck')"))
     assert "no luck" in wait(server, "bad", "Failed")["FailureReason"]
     assert server.client("sagemaker").describe_endpoint(EndpointName=endpoint)["EndpointStatus"] == "InService"
-    create(server, "huge", endpoint, model("huge"), copies=2, MinMemoryRequiredInMb=10_000_000)
-    assert "MB of memory" in wait(server, "huge", "Failed")["FailureReason"]
+
+
+def test_copies_that_need_more_than_there_is_fail(server, endpoint, model):
+    most = total_bytes() // 2**20
+    create(server, "half", endpoint, model("half"), MinMemoryRequiredInMb=most * 2 // 3)
+    wait(server, "half")
+    create(server, "other-half", endpoint, model("other-half"), copies=2, MinMemoryRequiredInMb=most // 4)
+    assert f"those of other components {most * 2 // 3:,} MB" in wait(server, "other-half", "Failed")["FailureReason"]
+    create(server, "broad", endpoint, model("broad"), NumberOfCpuCoresRequired=3)
+    assert "an ml.m5.large has 2" in wait(server, "broad", "Failed")["FailureReason"]
+    server.client("sagemaker").delete_inference_component(InferenceComponentName="half")
 
 
 def test_a_container_in_place_of_a_model(server, endpoint, handler):
@@ -262,6 +272,15 @@ def test_components_that_make_no_sense_are_refused(server, endpoint, model, onnx
         ({"Specification": {"ComputeResourceRequirements": NEEDS}}, "exactly one of ModelName and Container"),
         ({"Specification": {"ModelName": "sensible", "BaseInferenceComponentName": "x"}}, "not supported"),
         ({"RuntimeConfig": {"CopyCount": 10**9}}, "256 copies at most"),
+        (
+            {
+                "Specification": {
+                    "ModelName": "sensible",
+                    "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 512, "MaxMemoryRequiredInMb": 256},
+                }
+            },
+            "must not be more than",
+        ),
     ):
         with pytest.raises(ClientError, match=message):
             server.client("sagemaker").create_inference_component(**(sensible | change))
