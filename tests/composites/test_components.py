@@ -193,15 +193,14 @@ def test_a_component_that_cannot_be_loaded_fails_alone(server, endpoint, model):
     assert server.client("sagemaker").describe_endpoint(EndpointName=endpoint)["EndpointStatus"] == "InService"
 
 
-def test_copies_that_need_more_than_there_is_fail(server, endpoint, model):
-    most = total_bytes() // 2**20
+def test_copies_that_need_more_than_there_is_fail(server, model):
+    endpoint, most = host(server, "narrow"), total_bytes() // 2**20
     create(server, "half", endpoint, model("half"), MinMemoryRequiredInMb=most * 2 // 3)
     wait(server, "half")
     create(server, "other-half", endpoint, model("other-half"), copies=2, MinMemoryRequiredInMb=most // 4)
     assert f"those of other components {most * 2 // 3:,} MB" in wait(server, "other-half", "Failed")["FailureReason"]
     create(server, "broad", endpoint, model("broad"), NumberOfCpuCoresRequired=3)
     assert "an ml.m5.large has 2" in wait(server, "broad", "Failed")["FailureReason"]
-    server.client("sagemaker").delete_inference_component(InferenceComponentName="half")
 
 
 def test_a_container_in_place_of_a_model(server, endpoint, handler):
