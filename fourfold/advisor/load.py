@@ -219,13 +219,7 @@ def _checked(name: str, value: Any) -> Any:
     raise ValidationException(f"{name}: cannot be given")
 
 
-_POWER_OF_TEN = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+")
-"""YAML 1.1 reads `3e6` as text, because it has no point."""
-
-
 def _figure(name: str, value: Any) -> float:
-    if isinstance(value, str) and _POWER_OF_TEN.fullmatch(value):
-        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValidationException(f"{name}: is {value!r}, not a number; write for example {name}: 12.5")
     figure = float(value)
@@ -327,16 +321,9 @@ def _lines(text: str) -> Iterator[Entry]:
 
 
 def _documents(text: str, path: Path) -> Iterator[Entry]:
-    import yaml
+    from fourfold.advisor import documents
 
-    try:
-        found = yaml.safe_load(text)  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise ValidationException(f"file: {path.name} cannot be parsed: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ValidationException(
-            f"file: {path.name} is nested too deeply for a scenario; write members such as payload_mb: 2"
-        ) from None
+    found = documents.load(text, f"file: {path.name}")
     for number, members in enumerate(found if isinstance(found, list) else [found], 1):
         if not isinstance(members, dict):
             raise ValidationException(f"file: {path.name} holds no mapping; write members such as payload_mb: 2")

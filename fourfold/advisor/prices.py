@@ -236,12 +236,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         if unknown:
             raise ValidationException(f"{path.name}: unknown columns {sorted(unknown)}; known: {', '.join(COLUMNS)}")
         return list(reader), {}
-    import yaml  # the server needs prices, and reads none of a user's own
+    from fourfold.advisor import documents  # the server needs prices, and reads none of a user's own
 
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValidationException(f"prices: {path.name} is not YAML or JSON: {error}") from error
+    data = documents.load(text, f"prices: {path.name}", exact=True)
     if not isinstance(data, dict) or not set(data) <= {"prices", "machines"}:
         raise ValidationException(f"{path.name}: expected a mapping with `prices` (a list) and `machines` (a mapping)")
     return list(data.get("prices") or []), dict(data.get("machines") or {})

@@ -8,15 +8,13 @@ never rests on a guess.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from fourfold.advisor import documents
 from fourfold.advisor.prices import HOME_REGION, amount
 from fourfold.errors import ValidationException
 
@@ -177,16 +175,7 @@ def read(path: Path) -> list[Usage]:
         raise ValidationException(f"--file: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValidationException(f"--file: {path} is not UTF-8 text: {error.reason}") from error
-    try:
-        if path.suffix == ".json":
-            data = json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=_without_repeats)
-        else:
-            data = yaml.load(text, Loader=_ExactLoader)  # noqa: S506 (a SafeLoader whose numbers stay text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValidationException(f"--file: {path.name} is not valid YAML or JSON: {error}") from error
-    except RecursionError:
-        raise ValidationException(f"--file: {path.name} is nested too deeply for a list of usages") from None
-    return parse(data)
+    return parse(documents.load(text, f"--file: {path.name}", exact=True))
 
 
 def parse(data: object) -> list[Usage]:
@@ -194,7 +183,7 @@ def parse(data: object) -> list[Usage]:
     if isinstance(data, Mapping):
         return [parse_one(data)]
     if not isinstance(data, list) or not data:
-        raise ValidationException("usage: expected a mapping with a `type`, or a list of such mappings, not empty")
+        raise ValidationException("usage: expected a mapping with a `type`, or a list with at least one of them")
     return [parse_one(entry, f"usage {number}: ") for number, entry in enumerate(data, 1)]
 
 
@@ -305,34 +294,3 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _listed(values: tuple[int, ...]) -> str:
     return ", ".join(str(v) for v in values)
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is given twice")
-    return members
-
-
-class _ExactLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML whose numbers stay as they are written, for `amount`, and which refuses a member given twice.
-
-    YAML 1.1 would read `0100` as 64 and `1:30` as 90, and fractions as binary floats.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name for it)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    own = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    _without_repeats([(str(name), None) for name in own])
-    loader.flatten_mapping(node)  # `<<: *other`: its members, under those of this mapping
-    return {str(loader.construct_object(k)): loader.construct_object(v, deep=True) for k, v in node.value}
-
-
-_ExactLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -254,6 +254,30 @@ def test_answers_can_be_taken_along(tmp_path: Path) -> None:
     assert list(out.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("0100", 100), ("1_000", 1000), ("1e3", 1000), ("2.5E-1", 0.25), (".5", 0.5), ("5.", 5), ("'1e3'", None)]
+    + [(text, None) for text in ("1:30", "190:20:30", "0x10", "0b1", "0o17", ".inf", "-.INF", ".nan", "1,000")],
+)
+def test_numbers_of_a_file_are_read_as_people_mean_them(tmp_path: Path, written: str, read: float | None) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(f"latency_p99_ms: {written}\n")
+    if read is None:
+        with pytest.raises(ValidationException, match=r"one.yaml: latency_p99_ms: is .*(not a|a finite) number"):
+            next(from_file(file))
+    else:
+        scenario = next(from_file(file)).scenario
+        assert scenario is not None
+        assert scenario.latency_p99_ms == read
+
+
+def test_a_member_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    for name, text in (("one.yaml", "rows: 1\nrows: 2\n"), ("one.json", '{"rows": 1,\n\t"rows": 2}')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValidationException, match=f"file: {name} .*rows is given twice"):
+            next(from_file(tmp_path / name))
+
+
 def test_a_file_of_one_scenario_is_exported_and_one_of_several_is_not(tmp_path: Path) -> None:
     one, two = tmp_path / "one.yaml", tmp_path / "two.json"
     one.write_text("{id: nightly, rows: 3e6, processing_s: 0.01}")
