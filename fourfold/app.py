@@ -47,9 +47,10 @@ from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import Clock, SystemClock
 from fourfold.config import Settings
 from fourfold.control.autoscaling.autoscaler import Autoscaler
-from fourfold.control.autoscaling.capacities import COPIES, INSTANCES, PROVISIONED, Variants
+from fourfold.control.autoscaling.capacities import COPIES, INSTANCES, PROVISIONED, Copies, Variants
 from fourfold.control.autoscaling.targets import Targets
-from fourfold.control.components import Copies, InferenceComponents, component_folders
+from fourfold.control.components import InferenceComponents
+from fourfold.control.copies import CopyKeeper, component_folders
 from fourfold.control.couriers import Courier, HttpCourier, SqsCourier
 from fourfold.control.endpoints import Endpoints, artifact_folders
 from fourfold.control.fleets import Fleets
@@ -145,9 +146,17 @@ class App:
             environments=settings.environments,
             trusted_only=settings.trusted_only,
         )
-        self.components = InferenceComponents(
-            self.store, self.placer, prepared, self.reconciler.components_of, settings, clock, forget=self._forget
+        self.copies = CopyKeeper(
+            self.store,
+            self.placer,
+            prepared,
+            self.reconciler.components_of,
+            settings,
+            clock,
+            forget=self._forget,
+            alarms=self.alarms.states,
         )
+        self.components = InferenceComponents(self.store, settings, clock, self.copies.wake)
         self.targets = Targets(
             self.store,
             settings.partition,
@@ -156,7 +165,7 @@ class App:
                 dimension: Variants(self.store, endpoints.update_weights_and_capacities, dimension)
                 for dimension in (INSTANCES, PROVISIONED)
             }
-            | {COPIES: Copies(self.store, self.components)},
+            | {COPIES: Copies(self.store, self.components.update_runtime)},
             self.alarms,
         )
         self.autoscaler = Autoscaler(self.store, self.targets, clock, partial(queries.evaluate, self.history))
@@ -251,7 +260,7 @@ class App:
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
         workers = (
-            self.reconciler, self.components, self.autoscaler, self.meter,
+            self.reconciler, self.copies, self.autoscaler, self.meter,
             self.asynchronous, self.jobs, self.schedules, self.topics, self.recommender,
             self.collector, self.history, self.alarms, self.output, self.captures,
         )  # fmt: skip

@@ -46,11 +46,7 @@ class ComponentsApi:
         page = await self._store.run(lambda db: listing.page(db, wanted))
         return {"InferenceComponents": [_summary(one) for one in page.entries], "NextToken": page.next_token}
 
-    @operation(
-        "UpdateInferenceComponent",
-        kept=("DeploymentConfig.RollingUpdatePolicy",),
-        refused=("DeploymentConfig.AutoRollbackConfiguration", "*.BaseInferenceComponentName"),
-    )
+    @operation("UpdateInferenceComponent", refused=("*.BaseInferenceComponentName",))
     async def update(self, call: ApiCall) -> Document:
         return {"InferenceComponentArn": await self._components.update(call.params)}
 

@@ -16,10 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.engine import Connection
+
 from fourfold.clock import Clock
 from fourfold.errors import FourfoldError, ModelLoadError, ValidationException
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.several import Several, Workers
+from fourfold.store import resources
 
 Document = dict[str, Any]
 Fleets = Mapping[str, Workers]
@@ -61,8 +64,8 @@ def plan(config: Document | None, instances: int) -> Plan:
     """The steps that a DeploymentConfig asks for. None: all traffic at once.
 
     Args:
-        config: as in UpdateEndpoint.
-        instances: of the new fleet in all.
+        config: as in UpdateEndpoint or UpdateInferenceComponent.
+        instances: of the new fleet in all; a component's copies.
 
     Raises:
         ValidationException: it has no size where one is needed, a size out of bounds, or more waits than time.
@@ -119,14 +122,23 @@ def _steps(step: float) -> tuple[float, ...]:
 
 
 def _size(size: Document | None, instances: int, name: str, least: float, most: float = 0.5) -> float:
-    """A size as a share. One instance is always allowed, or nothing could be done with few of them."""
+    """A size as a share. One instance or copy is always allowed, or nothing could be done with few of them."""
     if size is None:
         raise ValidationException(f"{name} is needed for this kind of deployment.")
     share: float = size["Value"] / (100.0 if size["Type"] == "CAPACITY_PERCENT" else max(1, instances))
-    one = size["Type"] == "INSTANCE_COUNT" and size["Value"] == 1
+    one = size["Type"] != "CAPACITY_PERCENT" and size["Value"] == 1
     if not (least <= share <= most or one):
         raise ValidationException(f"{name} must be {least:.0%} to {most:.0%} of the capacity; it is {share:.0%}.")
     return min(share, 1.0)
+
+
+def check(db: Connection, config: Document | None, instances: int) -> None:
+    """Raises ValidationException where `plan` does, or where a DeploymentConfig names an alarm that does not exist."""
+    for alarm in plan(config, instances).alarms:
+        if resources.get(db, "alarm", alarm) is None:
+            raise ValidationException(
+                f'Could not find alarm "{alarm}" of AutoRollbackConfiguration. Make it with PutMetricAlarm first.'
+            )
 
 
 class Deployment:
@@ -139,6 +151,7 @@ class Deployment:
         publish: moves traffic: the share that the new fleet gets.
         alarms: the states of some alarms by name.
         stage: told of each stage, in SageMaker's words for a variant's status.
+        fits: is there room for so many of the new fleet beside the old one? If not, the old one shrinks first.
     """
 
     def __init__(
@@ -150,12 +163,14 @@ class Deployment:
         publish: Callable[[float], None],
         alarms: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]],
         stage: Callable[[str], Awaitable[None]],
+        fits: Callable[[int], bool] = lambda _count: True,
     ) -> None:
         self._plan = plan
         self._clock = clock
         self._publish = publish
         self._alarms = alarms
         self._stage = stage
+        self._fits = fits
         self._old = {name: fleet for name, fleet in old.items() if new.get(name) is not fleet}
         self._new = {name: fleet for name, fleet in new.items() if old.get(name) is not fleet}
         self._counts = {id(fleet): fleet.wanted for fleet in self._old.values()}
@@ -193,7 +208,7 @@ class Deployment:
                         await fleet.reach(max(1, math.ceil((1 - share) * self._counts[id(fleet)])))
             for name, fleet in self._old.items():
                 if not fleet.ready and fleet.failure is not None:
-                    raise ModelLoadError(f"The old fleet of variant {name} does not run: {fleet.failure.message}")
+                    raise ModelLoadError(f"The old fleet of {name} does not run: {fleet.failure.message}")
             self._share = share
             self._publish(share)
 
@@ -203,8 +218,11 @@ class Deployment:
             return
         for name, fleet in self._new.items():
             if isinstance(fleet, Fleet | Several):
+                count = part(counts[name], share)
+                if not self._fits(count):
+                    self._shrink(share)
                 try:
-                    await fleet.reach(part(counts[name], share))
+                    await fleet.reach(count)
                 except ModelLoadError as error:
                     raise RolledBack(f"The new fleet could not be started: {error.message}") from error
 
@@ -212,9 +230,13 @@ class Deployment:
         self._share = share
         self._publish(share)
         if self._plan.rolling and share < 1:
-            for fleet in self._old.values():
-                if isinstance(fleet, Fleet):
-                    fleet.scale(max(1, self._counts[id(fleet)] - math.floor(share * self._counts[id(fleet)])))
+            self._shrink(share)
+
+    def _shrink(self, share: float) -> None:
+        """Leave the old fleet what it needs for the rest of the traffic; calls must not be without any."""
+        for fleet in self._old.values():
+            if isinstance(fleet, Fleet):
+                fleet.scale(max(1, self._counts[id(fleet)] - math.floor(share * self._counts[id(fleet)])))
 
     async def _bake(self, seconds: float, deadline: float, alarms: Sequence[str]) -> None:
         """Wait, and watch: alarms, the new fleet, the time limit."""
@@ -229,7 +251,7 @@ class Deployment:
     async def _watch(self, deadline: float, alarms: Sequence[str]) -> None:
         for name, fleet in self._new.items():
             if not fleet.ready and fleet.failure is not None:
-                raise RolledBack(f"The new fleet of variant {name} cannot be kept running: {fleet.failure.message}")
+                raise RolledBack(f"The new fleet of {name} cannot be kept running: {fleet.failure.message}")
         if self._clock.monotonic() > deadline:
             raise RolledBack(f"The deployment took longer than its limit of {self._plan.timeout:g} s.")
         if alarms:

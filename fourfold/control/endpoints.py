@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
 from fourfold.config import Limits
-from fourfold.control.deployments import plan
+from fourfold.control import deployments
 from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
@@ -87,7 +87,7 @@ class Endpoints:
                 raise ValidationException(f'Cannot create already existing endpoint "{arn}".')
             wanted = self._wish(db, request["EndpointConfigName"])
             self._check_counts(wanted)
-            _check_deployment(db, request.get("DeploymentConfig"), wanted)
+            deployments.check(db, request.get("DeploymentConfig"), sum(wanted["counts"].values()))
             document = {"wanted": wanted, "deployed": None, "revision": 1, "failure": None}
             document["deployment"] = request.get("DeploymentConfig")
             resources.insert(db, Resource("endpoint", name, arn, now, now, "Creating", document))
@@ -112,7 +112,7 @@ class Endpoints:
             deployment = request.get("DeploymentConfig")
             if deployment is None and request.get("RetainDeploymentConfig"):
                 deployment = endpoint.document["deployment"]
-            _check_deployment(db, deployment, wanted)
+            deployments.check(db, deployment, sum(wanted["counts"].values()))
             endpoint.document = endpoint.document | {"deployment": deployment}
             self._want(db, endpoint, wanted)
             return endpoint.arn
@@ -330,15 +330,6 @@ def _pending(document: Document, stage: Document) -> Document:
         "StartTime": stage["begun"],
     }
     return {member: value for member, value in members.items() if value is not None}
-
-
-def _check_deployment(db: Connection, deployment: Document | None, wanted: Document) -> None:
-    """Raises ValidationException where it cannot be done, or names an alarm that does not exist."""
-    for alarm in plan(deployment, sum(wanted["counts"].values())).alarms:
-        if resources.get(db, "alarm", alarm) is None:
-            raise ValidationException(
-                f'Could not find alarm "{alarm}" of AutoRollbackConfiguration. Make it with PutMetricAlarm first.'
-            )
 
 
 def _variant_summary(variant: Document, now: Document, wanted: Document) -> Document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from fourfold.datapoints import ENDPOINTS, SAGEMAKER, Datapoint, Statistics, metric
 from fourfold.pool.components import Components
@@ -55,14 +56,20 @@ class EndpointFigures:
         self._routes = routes
         self._before: dict[tuple[str, str], _Before] = {}
         self._cpu: dict[int, float] = {}
-        self._components: dict[str, tuple[Fleet, int, int]] = {}
-        """Of each component its fleet, and its calls and refusals the last time."""
+        self._counted: WeakKeyDictionary[Fleet, int] = WeakKeyDictionary()
+        """Calls of each component's copies the last time."""
+        self._refused: dict[str, int] = {}
+        """Refusals of each component the last time."""
+        self._at_once: dict[str, Statistics] = {}
+        """Calls in flight for each copy of each component, seen since."""
 
     def sample(self) -> None:
         """Look at how many calls are in flight now."""
         in_flight: dict[tuple[str, str], int] = {}
         workers: dict[tuple[str, str], int] = {}
         for variant, fleet in self._variants():
+            if isinstance(fleet, Components):
+                self._sample_copies(fleet)
             before = self._known(variant)
             key = (variant.endpoint, variant.name)
             in_flight[key] = in_flight.get(key, 0) + fleet.batcher.in_flight()
@@ -72,6 +79,13 @@ class EndpointFigures:
         for key, calls in in_flight.items():
             models = max(1, workers[key])
             self._before[key].concurrent.add(calls / models, models)
+
+    def _sample_copies(self, components: Components) -> None:
+        for name in components.items():
+            fleets = components.copies_of(name)
+            copies = max(1, sum(len(fleet.ready) for fleet in fleets))
+            calls = sum(fleet.batcher.in_flight() for fleet in fleets)
+            self._at_once.setdefault(name, Statistics()).add(calls / copies)
 
     def pids(self) -> list[int]:
         """Processes of all workers."""
@@ -102,7 +116,7 @@ class EndpointFigures:
         self._cpu = {pid: used for pid, (used, _) in processes.items()}
         here = {(route.name, variant.name) for route in self._routes.values() for variant in route.variants}
         there = {name for _, fleet in self._variants() if isinstance(fleet, Components) for name in fleet.items()}
-        self._components = {name: before for name, before in self._components.items() if name in there}
+        self._refused = {name: before for name, before in self._refused.items() if name in there}
         self._before = {key: before for key, before in self._before.items() if key in here}
 
     def _variants(self) -> Iterator[tuple[Variant, Pooled]]:
@@ -124,21 +138,27 @@ class EndpointFigures:
 
     def _copies(self, components: Components) -> Iterator[Datapoint]:
         """Figures of inference components, by their names alone, as policies ask for them."""
-        for name, fleet in components.items().items():
-            names = {"InferenceComponentName": name}
-            calls, refused = fleet.batcher.batched_calls, components.refused.get(name, 0)
-            before = self._components.get(name, (fleet, 0, 0))
-            had, had_refused = before[1:] if before[0] is fleet else (0, before[2])
-            self._components[name] = (fleet, calls, refused)
-            copies = max(1, len(fleet.ready))
+        for name in components.items():
+            fleets = components.copies_of(name)
+            calls = sum(map(self._new_calls, fleets))
+            refused = components.refused.get(name, 0)
+            refusals, self._refused[name] = max(0, refused - self._refused.get(name, 0)), refused
+            copies = max(1, sum(len(fleet.ready) for fleet in fleets))
             for metric_name, statistics in (
-                ("Invocations", Statistics.repeated(1.0, calls - had)),
-                ("InvocationsPerCopy", Statistics.repeated(1.0 / copies, calls - had)),
-                ("ConcurrentRequestsPerCopy", Statistics.of(fleet.batcher.in_flight() / copies)),
-                ("NoCapacityInvocationFailures", Statistics.repeated(1.0, max(0, refused - had_refused))),
+                ("Invocations", Statistics.repeated(1.0, calls)),
+                ("InvocationsPerCopy", Statistics.repeated(1.0 / copies, calls)),
+                ("ConcurrentRequestsPerCopy", self._at_once.pop(name, Statistics())),
+                ("NoCapacityInvocationFailures", Statistics.repeated(1.0, refusals)),
             ):
                 if statistics.count:
+                    names = {"InferenceComponentName": name}
                     yield Datapoint(metric(SAGEMAKER, metric_name, names), statistics, "None")
+
+    def _new_calls(self, fleet: Fleet) -> int:
+        """Calls since the last time."""
+        calls = fleet.batcher.batched_calls
+        before, self._counted[fleet] = self._counted.get(fleet, 0), calls
+        return calls - before
 
     def _known(self, variant: Variant) -> _Before:
         key = (variant.endpoint, variant.name)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
+from typing import TypeVar
 
 from fourfold.errors import FourfoldError, ValidationError
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
+from fourfold.pool.sessions import SESSION
 from fourfold.pool.several import Several
 from fourfold.records import Call
+
+T = TypeVar("T")
 
 COMPONENT = "x-amzn-sagemaker-inference-component"
 
@@ -26,6 +31,7 @@ class Components(Several):
         super().__init__()
         self.refused: dict[str, int] = {}
         self._by_name: dict[str, Fleet] = {}
+        self._arriving: dict[str, tuple[Fleet, float]] = {}
 
     def get(self, name: str) -> Fleet | None:
         """The copies of a component, or None."""
@@ -33,13 +39,17 @@ class Components(Several):
 
     def put(self, name: str, fleet: Fleet) -> None:
         """From now on these copies answer; what the ones before had, they may finish."""
-        fleet.changed = self.changed
-        self._set(self._by_name | {name: fleet})
+        self._set(self._by_name | {name: fleet}, _without(self._arriving, name))
+
+    def share(self, name: str, fleet: Fleet, share: float) -> None:
+        """A share of a component's calls goes to other copies from now on; with 0, none does."""
+        arriving = _without(self._arriving, name)
+        self._set(self._by_name, arriving | {name: (fleet, share)} if share else arriving)
 
     def remove(self, name: str) -> Fleet | None:
         """No further call reaches it; it is to be stopped by whoever removes it."""
         removed = self._by_name.get(name)
-        self._set({other: fleet for other, fleet in self._by_name.items() if other != name})
+        self._set(_without(self._by_name, name), _without(self._arriving, name))
         self.refused.pop(name, None)
         return removed
 
@@ -47,9 +57,20 @@ class Components(Several):
         """Copies by the component's name."""
         return self._by_name
 
-    def _set(self, by_name: dict[str, Fleet]) -> None:
-        self._by_name = by_name
-        self.parts = tuple(by_name.values())
+    def copies_of(self, name: str) -> tuple[Fleet, ...]:
+        """Every fleet that answers calls for a component: two while an update moves them."""
+        fleets = (self._by_name.get(name), self._arriving.get(name, (None,))[0])
+        return tuple(fleet for fleet in fleets if fleet is not None)
+
+    def _set(self, by_name: dict[str, Fleet], arriving: dict[str, tuple[Fleet, float]]) -> None:
+        before = list(self.fleets())
+        self._by_name, self._arriving = by_name, arriving
+        self.parts = (*by_name.values(), *(fleet for fleet, _ in arriving.values()))
+        for fleet in self.parts:
+            fleet.changed = self.changed
+        for fleet in before:
+            if fleet not in self.parts:
+                self.batcher.forget(fleet.batcher)
 
     @property
     def ready(self) -> list[WorkerLink]:
@@ -80,12 +101,12 @@ class Components(Several):
 
     def withdraw(self, waiter: Waiter | StreamWaiter) -> None:
         """Nobody waits for this call any more."""
-        fleet = self._by_name.get((waiter.call.headers or {}).get(COMPONENT, ""))
-        if fleet is not None:
+        for fleet in self.copies_of((waiter.call.headers or {}).get(COMPONENT, "")):
             fleet.withdraw(waiter)
 
     def _named(self, call: Call) -> Fleet:
-        name = (call.headers or {}).get(COMPONENT, "")
+        headers = call.headers or {}
+        name = headers.get(COMPONENT, "")
         fleet = self._by_name.get(name)
         if fleet is None:
             what = f"Inference component {name} is not found" if name else "Inference Component Name header is required"
@@ -97,4 +118,16 @@ class Components(Several):
                 "in-progress (if configured) or try to increase the capacity by invoking "
                 "UpdateInferenceComponentRuntimeConfig API."
             )
+        if name in self._arriving:
+            return self._shared(fleet, *self._arriving[name], headers.get(SESSION))
         return fleet
+
+    def _shared(self, fleet: Fleet, other: Fleet, share: float, session: str | None) -> Fleet:
+        """One of two: where its session is if a call has one, else by their shares."""
+        if session is not None and (fleet.holds(session) or other.holds(session)):
+            return fleet if fleet.holds(session) else other
+        return other if random.random() < share else fleet  # noqa: S311 - traffic shares, no secret
+
+
+def _without(mapping: dict[str, T], name: str) -> dict[str, T]:
+    return {other: value for other, value in mapping.items() if other != name}

@@ -18,8 +18,6 @@ POLICY = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/x/variant/v",
 POLICY["ScalableDimension"] = "sagemaker:variant:DesiredInstanceCount"
 COMPONENT = {"InferenceComponentName": "c", "EndpointName": "e", "VariantName": "v"}
 ADAPTER = {"BaseInferenceComponentName": "base"}
-ROLLING = {"MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 1}, "WaitIntervalInSeconds": 0}
-ROLLED_BACK = {"RollingUpdatePolicy": ROLLING, "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]}}
 REFUSED: dict[tuple[str, str, str], dict[str, Any]] = {
     ("application-autoscaling", "PutScalingPolicy", "PredictiveScalingPolicyConfiguration"): POLICY
     | {
@@ -35,9 +33,6 @@ REFUSED: dict[tuple[str, str, str], dict[str, Any]] = {
     },
     ("sagemaker", "UpdateInferenceComponent", "Specifications[].BaseInferenceComponentName"): {
         "InferenceComponentName": "c", "Specifications": [ADAPTER],
-    },
-    ("sagemaker", "UpdateInferenceComponent", "DeploymentConfig.AutoRollbackConfiguration"): {
-        "InferenceComponentName": "c", "DeploymentConfig": ROLLED_BACK,
     },
 }  # fmt: skip
 """A request for each member that the page calls refused."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from botocore.exceptions import ClientError
@@ -172,19 +175,110 @@ def test_an_update_that_cannot_be_loaded_leaves_what_runs(server, endpoint, mode
     assert ask(server, endpoint, "steady")[0] == "steady"
 
 
-def test_an_update_refuses_alarms_that_it_would_not_heed(server, endpoint, model):
-    create(server, "calm", endpoint, model("calm"))
+def rolling(wait: int = 0, alarms: tuple[str, ...] = (), **size) -> dict:
+    batch = size or {"Type": "COPY_COUNT", "Value": 1}
+    config = {"RollingUpdatePolicy": {"MaximumBatchSize": batch, "WaitIntervalInSeconds": wait}}
+    watched = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]}}
+    return config | watched if alarms else config
+
+
+def roll(server: LiveServer, component: str, model: str, copies: int, config: dict) -> None:
+    server.client("sagemaker").update_inference_component(
+        InferenceComponentName=component,
+        Specification={"ModelName": model},
+        RuntimeConfig={"CopyCount": copies},
+        DeploymentConfig=config,
+    )
+
+
+@contextmanager
+def asked_all_the_time(server: LiveServer, endpoint: str, component: str):
+    """Clients that call meanwhile; yields the answers so far. No call may fail."""
+    answers: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        done = threading.Event()
+
+        def call() -> None:
+            while not done.is_set():
+                answers.append(ask(server, endpoint, component)[0])
+
+        clients = [pool.submit(call) for _ in range(2)]
+        try:
+            yield answers
+        finally:
+            done.set()
+        for client in clients:
+            client.result()
+
+
+def test_a_rolling_update_replaces_copy_by_copy_and_fails_no_request(server, endpoint, model):
+    create(server, "rolled", endpoint, model("rolled"), copies=2)
+    wait(server, "rolled")
+    with asked_all_the_time(server, endpoint, "rolled") as answers:
+        roll(server, "rolled", model("rolled-2"), 2, rolling(wait=2))
+        eventually(lambda: set(answers[-60:]) == {"rolled", "rolled-2"})  # one copy of each
+        found = wait(server, "rolled")
+        eventually(lambda: set(answers[-20:]) == {"rolled-2"})
+    assert found["RuntimeConfig"] == {"DesiredCopyCount": 2, "CurrentCopyCount": 2}
+    assert found["LastDeploymentConfig"] == rolling(wait=2)
+    assert "FailureReason" not in found
+
+
+def test_an_alarm_or_copies_that_do_not_start_roll_an_update_back_and_no_request_fails(server, endpoint, model):
+    create(server, "calm", endpoint, model("calm"), copies=2)
     wait(server, "calm")
-    size = {"Type": "COPY_COUNT", "Value": 1}
-    rolling = {"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 0}}
-    sagemaker = server.client("sagemaker")
-    wanted = {"InferenceComponentName": "calm", "RuntimeConfig": {"CopyCount": 1}}
-    with pytest.raises(ClientError, match="AutoRollbackConfiguration"):
-        sagemaker.update_inference_component(
-            **wanted, DeploymentConfig=rolling | {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "hot"}]}}
-        )
-    sagemaker.update_inference_component(**wanted, DeploymentConfig=rolling)
-    assert wait(server, "calm")["LastDeploymentConfig"] == rolling
+    cloudwatch = server.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="hot", Namespace="shop", MetricName="Heat", Statistic="Sum", Period=60, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="notBreaching",
+    )  # fmt: skip
+    with asked_all_the_time(server, endpoint, "calm") as answers:
+        roll(server, "calm", model("heated"), 4, rolling(60, ("hot",), Type="CAPACITY_PERCENT", Value=50))
+        eventually(lambda: set(answers[-60:]) == {"calm", "heated"})
+        assert server.client("sagemaker").describe_inference_component(InferenceComponentName="calm")[
+            "InferenceComponentStatus"
+        ] == ("Updating")
+        cloudwatch.set_alarm_state(AlarmName="hot", StateValue="ALARM", StateReason="a drill")
+        found = wait(server, "calm")
+        eventually(lambda: set(answers[-20:]) == {"calm"})
+        assert "hot" in found["FailureReason"]
+        roll(server, "calm", model("crashing", "raise RuntimeError('no luck')"), 2, rolling())
+        found = wait(server, "calm")
+    assert "no luck" in found["FailureReason"]
+    assert found["Specification"]["ModelName"] == "calm"
+    assert found["RuntimeConfig"] == {"DesiredCopyCount": 2, "CurrentCopyCount": 2}
+    for config, told in (
+        (rolling(Type="CAPACITY_PERCENT", Value=60), "5% to 50%"),
+        (rolling(alarms=("nowhere",)), 'Could not find alarm "nowhere"'),
+    ):
+        with pytest.raises(ClientError, match=told):
+            roll(server, "calm", "calm", 2, config)
+
+
+def test_a_rolling_update_may_be_deleted_and_begins_again_after_a_kill(own_server, handler):
+    host(own_server, "roller")
+    for name in ("one", "two"):
+        upload(own_server, handler(WHO.format(name=name, load="pass")), f"{name}.tar.gz")
+        container = {"ModelDataUrl": f"s3://{BUCKET}/{name}.tar.gz"}
+        own_server.client("sagemaker").create_model(ModelName=name, PrimaryContainer=container)
+    create(own_server, "roller", "roller", "one", copies=2)
+    wait(own_server, "roller")
+    roll(own_server, "roller", "two", 2, rolling(wait=3600))
+
+    def seen() -> set[str]:
+        try:
+            return {ask(own_server, "roller", "roller")[0] for _ in range(12)}
+        except ClientError:  # it is not there yet
+            return set()
+
+    eventually(lambda: seen() == {"one", "two"})
+    own_server.kill()
+    own_server.start()
+    own_server.wait("roller")
+    eventually(lambda: seen() == {"one", "two"})
+    workers = own_server.worker_pids()
+    own_server.client("sagemaker").delete_inference_component(InferenceComponentName="roller")
+    eventually(lambda: not any(map(alive, workers)))
 
 
 def test_a_component_that_cannot_be_loaded_fails_alone(server, endpoint, model):
@@ -198,7 +292,7 @@ def test_copies_that_need_more_than_there_is_fail(server, model):
     create(server, "half", endpoint, model("half"), MinMemoryRequiredInMb=most * 2 // 3)
     wait(server, "half")
     create(server, "other-half", endpoint, model("other-half"), copies=2, MinMemoryRequiredInMb=most // 4)
-    assert f"those of other components {most * 2 // 3:,} MB" in wait(server, "other-half", "Failed")["FailureReason"]
+    assert "those of other components" in wait(server, "other-half", "Failed")["FailureReason"]
     create(server, "broad", endpoint, model("broad"), NumberOfCpuCoresRequired=3)
     assert "an ml.m5.large has 2" in wait(server, "broad", "Failed")["FailureReason"]
 

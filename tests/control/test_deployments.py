@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextlib import contextmanager
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -57,6 +58,16 @@ def percent(value: int) -> dict:
         (blue_green("LINEAR", LinearStepSize=percent(40)), 4, (0.4, 0.8, 1.0)),
         (blue_green("LINEAR", LinearStepSize={"Type": "INSTANCE_COUNT", "Value": 1}), 1, (1.0,)),
         ({"RollingUpdatePolicy": {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}}, 2, (0.5, 1.0)),
+        (
+            {
+                "RollingUpdatePolicy": {
+                    "MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 1},
+                    "WaitIntervalInSeconds": 0,
+                }
+            },
+            1,
+            (1.0,),
+        ),
     ],
 )
 def test_the_steps_of_a_policy(config, instances, shares):
@@ -171,6 +182,43 @@ async def test_a_roll_back_to_a_fleet_that_does_not_run_fails():
     with pytest.raises(ModelLoadError, match="the disk is gone"):
         await bench.deployment.back()
     bench.task.cancel()
+
+
+class Counted(Fleet):
+    """A fleet without workers that notes its sizes."""
+
+    def __init__(self, name: str, count: int, sizes: list[tuple[str, int]]):
+        super().__init__(WorkerSpec("m", ".", "onnx"), LocalPlacer(), Batching())
+        self.name, self.count, self.sizes = name, count, sizes
+
+    @property
+    def wanted(self) -> int:
+        return self.count
+
+    def scale(self, count: int) -> None:
+        self.count = count
+        self.sizes.append((self.name, count))
+
+    async def reach(self, count: int) -> None:
+        self.scale(count)
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_a_rolling_update_adds_before_it_takes_away_where_there_is_room(room):
+    sizes: list[tuple[str, int]] = []
+    old, new = Counted("old", 4, sizes), Counted("new", 0, sizes)
+    seen: list[float] = []
+    rolling = plan({"RollingUpdatePolicy": {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}}, 4)
+    deployment = Deployment(
+        rolling, ManualClock(), {"v": old}, {"v": new}, seen.append, Mock(), AsyncMock(), lambda count: room
+    )  # fmt: skip
+    await deployment.run({"v": 4}, 0.0)
+    assert seen == [0.5, 1.0]
+    kept = [size for n, size in enumerate(sizes) if size not in sizes[:n]]
+    if room:
+        assert kept == [("new", 2), ("old", 2), ("new", 4)]
+    else:
+        assert kept == [("old", 2), ("new", 2), ("old", 1), ("new", 4)]
 
 
 # Under load

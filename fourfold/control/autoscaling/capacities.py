@@ -1,7 +1,4 @@
-"""Kinds of capacity that can be scaled: instances and provisioned concurrency of production variants.
-
-The third kind, copies of inference components, stands with them (`components.Copies`).
-"""
+"""Kinds of capacity that can be scaled: instances and provisioned concurrency of variants, copies of components."""
 
 from __future__ import annotations
 
@@ -91,6 +88,35 @@ class Variants:
         if endpoint is None or variant not in endpoint.document["wanted"]["counts"]:
             return None
         return endpoint, variant
+
+
+class Copies:
+    """Copies of inference components.
+
+    Args:
+        store: where they are.
+        update: UpdateInferenceComponentRuntimeConfig.
+    """
+
+    words = "desired copy count"
+
+    def __init__(self, store: Store, update: Callable[[str, int], Awaitable[str]]) -> None:
+        self._store = store
+        self._update = update
+
+    async def capacity(self, resource: str) -> tuple[int, bool] | None:
+        """As in `Scalable`."""
+        name = resource.partition("/")[2]
+        found = await self._store.run(lambda db: resources.get(db, "inference-component", name))
+        return None if found is None else (int(found.document["copies"]), found.status == "InService")
+
+    async def change(self, resource: str, capacity: int) -> None:
+        """As in `Scalable`."""
+        await self._update(resource.partition("/")[2], capacity)
+
+    async def least(self, resource: str) -> int:
+        """A component may have no copies."""
+        return 0
 
 
 def endpoint_and_variant(resource: str) -> tuple[str, str]:
