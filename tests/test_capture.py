@@ -140,13 +140,14 @@ def test_an_asynchronous_endpoint_captures_nothing_and_says_so(site: LiveServer)
     assert status(site, "later") == "Stopped"
 
 
-def test_what_is_held_is_written_when_the_server_stops(own_server: LiveServer, handler: Any, tmp_path: Path) -> None:
-    own_server.deploy("echo", handler(ECHO), endpoint=False)
-    own_server.client("s3").create_bucket(Bucket="kept")
-    deploy(own_server, "shop", "s3://kept/all")
-    call(own_server, "shop", b"1,2")
-    folder = own_server.folder / "buckets" / "kept" / "all" / "shop" / "blue"
-    assert not folder.exists(), "it has ten seconds"
-    assert own_server.stop() == 0
+def test_what_is_held_is_written_when_the_server_stops(handler: Any, tmp_path: Path) -> None:
+    server = LiveServer(tmp_path / "data", "--capture-seconds", "3600")
+    server.deploy("echo", handler(ECHO), endpoint=False)
+    server.client("s3").create_bucket(Bucket="kept")
+    deploy(server, "shop", "s3://kept/all")
+    call(server, "shop", b"1,2")
+    folder = server.folder / "buckets" / "kept" / "all" / "shop" / "blue"
+    assert not folder.exists(), "it has an hour"
+    assert server.stop() == 0
     (file,) = folder.rglob("*.jsonl")
     assert json.loads(file.read_text())["captureData"]["endpointInput"]["data"] == "1,2"
