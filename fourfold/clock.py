@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import itertools
 import time
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Literal, Protocol
 
 
 class Clock(Protocol):
@@ -74,6 +75,11 @@ class ManualClock:
 async def _let_others_run() -> None:
     for _ in range(10):  # a woken task may wake others in turn
         await asyncio.sleep(0)
+
+
+def iso(seconds: float, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Seconds since the epoch as AWS writes times: `2022-03-22T18:59:43Z`; more exactly, `2022-03-22T18:59:43.000Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 async def sleep_or_event(clock: Clock, seconds: float, event: asyncio.Event) -> None:

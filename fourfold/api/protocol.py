@@ -15,7 +15,6 @@ import base64
 import re
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import parse_qsl, unquote
@@ -27,6 +26,7 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 
 from fourfold.api import cbor
 from fourfold.api.validation import SerializationException, validated
+from fourfold.clock import iso
 from fourfold.errors import FourfoldError, UnknownOperationException
 
 FORM = "application/x-www-form-urlencoded"
@@ -363,7 +363,7 @@ def _to_json(shape: Shape, value: Any) -> Any:
     if shape.type_name == "blob":
         return base64.b64encode(value).decode()
     if shape.type_name == "timestamp" and shape.serialization.get("timestampFormat") == "iso8601":
-        return _iso(value)
+        return iso(value, "milliseconds")
     return value
 
 
@@ -419,11 +419,7 @@ def _to_xml(shape: Shape, value: Any, tag: str) -> str:
             )
             return f"<{tag}>{entries}</{tag}>"
     if shape.type_name == "timestamp":
-        value = _iso(value)
+        value = iso(value, "milliseconds")
     elif shape.type_name == "boolean":
         value = "true" if value else "false"
     return f"<{tag}>{escape(str(value))}</{tag}>"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
 
+from fourfold.clock import iso
 from fourfold.store.topics import Delivery, Message, Subscription, Topic
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _envelope(
         "MessageId": message.id,
         "TopicArn": topic.arn,
         "Message": text,
-        "Timestamp": _iso(message.time),
+        "Timestamp": iso(message.time, "milliseconds"),
         "SignatureVersion": version,
         "SigningCertURL": url + signer.path,
     }
@@ -125,7 +125,3 @@ def _envelope(
             name: {"Type": value["DataType"], "Value": value["Value"]} for name, value in message.attributes.items()
         }
     return envelope | {"Signature": signer.sign(canonical(envelope), version)}
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

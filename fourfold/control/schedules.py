@@ -21,14 +21,13 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
 from sqlalchemy.engine import Connection
 
-from fourfold.clock import Clock, sleep_or_event
+from fourfold.clock import Clock, iso, sleep_or_event
 from fourfold.control import expressions
 from fourfold.control.couriers import Refused, Undelivered
 from fourfold.errors import FourfoldError, ResourceNotFound, ValidationException
@@ -233,11 +232,6 @@ def _as_name(text: str) -> str:
 def execution_id(arn: str, scheduled: float) -> str:
     """The id of a run: the same for every attempt, so that a target that knows it can tell a repetition."""
     return hashlib.sha256(f"{arn}@{scheduled}".encode()).hexdigest()[:16]
-
-
-def iso(seconds: float) -> str:
-    """As EventBridge writes times: `2022-03-22T18:59:43Z`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class _Post:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold.clock import ManualClock
+from fourfold.clock import ManualClock, iso
 from fourfold.control.couriers import Refused, Undelivered
 from fourfold.control.schedules import (
     ScheduleConflict,
@@ -19,7 +19,6 @@ from fourfold.control.schedules import (
     Schedules,
     decide,
     filled,
-    iso,
     next_run,
     operation_of,
 )

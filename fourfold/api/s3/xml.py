@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from fourfold.clock import iso
 from fourfold.errors import S3Error
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -33,7 +33,7 @@ def error(code: str, message: str, resource: str, request_id: str) -> bytes:
 
 def moment(seconds: float) -> str:
     """A time as documents have it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(seconds, "milliseconds")
 
 
 def http_date(seconds: float) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from fourfold.clock import iso
 from fourfold.modes.asynchronous.orders import Request, Verdict, to_json
 from fourfold.store.queue import Publication
 
@@ -45,8 +45,8 @@ def result(
         asked["inputLocation"] = request.input
     message: dict[str, Any] = {
         "awsRegion": region,
-        "eventTime": _iso(now),
-        "receivedTime": _iso(call.accepted_at),
+        "eventTime": iso(now, "milliseconds"),
+        "receivedTime": iso(call.accepted_at, "milliseconds"),
         "invocationStatus": "Completed" if completed else "Failed",
         **({} if completed else {"failureReason": f"{verdict.code}: {verdict.message}"}),
         "requestParameters": asked,
@@ -66,7 +66,3 @@ def result(
 
 def _text(message: dict[str, Any]) -> str:
     return to_json(message).decode()
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -14,14 +14,13 @@ import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy.engine import Connection
 
-from fourfold.clock import Clock
+from fourfold.clock import Clock, iso
 from fourfold.config import Settings
 from fourfold.errors import FourfoldError, ModelError, ModelLoadError
 from fourfold.modes.batch import capture, plan
@@ -588,11 +587,6 @@ class _Worker:
 def address(url: str) -> str:
     """An S3 address in the form `s3://bucket/key`, whichever form it was given in. Raises ValidationException."""
     return str(parse_location(url))
-
-
-def iso(seconds: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _append(path: Any, text: str) -> None:
