@@ -355,7 +355,7 @@ def _variant_summary(variant: Document, now: Document, wanted: Document) -> Docu
 
 
 def captures(config: Document) -> bool:
-    """Are the calls of its endpoints to be captured? As in SageMaker, not those of asynchronous ones."""
+    """Are the calls of its endpoints to be captured? Those of asynchronous ones are not."""
     capture = config.get("DataCaptureConfig")
     return capture is not None and capture.get("EnableCapture", True) and "AsyncInferenceConfig" not in config
 
