@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from fourfold.errors import FourfoldError, ValidationError
 from fourfold.monitor import queries
 from fourfold.monitor.alarms import Alarms
 from fourfold.monitor.history import KEPT, History
+from fourfold.store.alarm_history import Asked
 
 Document = dict[str, Any]
 
@@ -28,6 +30,7 @@ MOST_VALUES = 150
 """Entries of a PutMetricData, and values of one of them."""
 LARGEST = 2.0**360
 DEFAULT_ALARMS = 50
+MOST_HISTORY = 100
 _ID = re.compile(r"[a-z]\w*", re.ASCII)
 FUTURE = 2 * 3600.0
 """Seconds that a datapoint may be ahead of the clock."""
@@ -173,6 +176,45 @@ class CloudWatch:
         await self._alarms.delete(call.params["AlarmNames"])
         return {}
 
+    @operation("EnableAlarmActions")
+    async def enable_alarm_actions(self, call: ApiCall) -> Document:
+        await self._alarms.enable_actions(call.params["AlarmNames"], True)
+        return {}
+
+    @operation("DisableAlarmActions")
+    async def disable_alarm_actions(self, call: ApiCall) -> Document:
+        await self._alarms.enable_actions(call.params["AlarmNames"], False)
+        return {}
+
+    @operation("DescribeAlarmHistory")
+    async def describe_alarm_history(self, call: ApiCall) -> Document:
+        params = call.params
+        if "MetricAlarm" not in params.get("AlarmTypes", ["MetricAlarm"]):
+            return {"AlarmHistoryItems": []}
+        entries, after = await self._alarms.past(
+            Asked(
+                params.get("AlarmName"),
+                params.get("HistoryItemType"),
+                params.get("StartDate", 0.0),
+                params.get("EndDate", math.inf),
+                params.get("MaxRecords", MOST_HISTORY),
+                _offset(params.get("NextToken")) or None,
+                oldest_first=params.get("ScanBy") == "TimestampAscending",
+            )
+        )
+        items = [
+            {
+                "AlarmName": entry.alarm,
+                "AlarmType": "MetricAlarm",
+                "Timestamp": entry.at,
+                "HistoryItemType": entry.kind,
+                "HistorySummary": entry.summary,
+                "HistoryData": entry.data,
+            }
+            for entry in entries
+        ]
+        return {"AlarmHistoryItems": items, "NextToken": None if after is None else _token(after)}
+
     @operation("SetAlarmState")
     async def set_alarm_state(self, call: ApiCall) -> Document:
         params = call.params
@@ -270,10 +312,18 @@ def _present(members: Mapping[str, Any]) -> Document:
 
 def _page(found: Sequence[Document], token: str | None, size: int) -> tuple[list[Document], str | None]:
     """One page; a token is how many entries came before. Raises InvalidNextToken."""
+    start = _offset(token)
+    stop = start + size
+    return list(found[start:stop]), _token(stop) if stop < len(found) else None
+
+
+def _offset(token: str | None) -> int:
+    """The number in a token; 0 without one. Raises InvalidNextToken."""
     try:
-        start = 0 if token is None else int(base64.urlsafe_b64decode(token))
+        return 0 if token is None else int(base64.urlsafe_b64decode(token))
     except (binascii.Error, ValueError):
         raise InvalidNextToken("The NextToken is none of this operation's.") from None
-    stop = start + size
-    more = base64.urlsafe_b64encode(str(stop).encode()).decode() if stop < len(found) else None
-    return list(found[start:stop]), more
+
+
+def _token(number: int) -> str:
+    return base64.urlsafe_b64encode(str(number).encode()).decode()

@@ -23,7 +23,8 @@ from fourfold.monitor import queries
 from fourfold.monitor.arithmetic import Values
 from fourfold.monitor.history import History
 from fourfold.records import Partition
-from fourfold.store import Store, resources
+from fourfold.store import Store, alarm_history, resources
+from fourfold.store.alarm_history import Asked, Entry
 from fourfold.store.resources import Resource
 
 log = logging.getLogger(__name__)
@@ -173,15 +174,20 @@ class Alarms:
             state = _state("INSUFFICIENT_DATA", "Unchecked: Initial alarm creation", "", now) | {"Acted": now}
             alarm = Resource(ALARM, name, self._arn(name), now, now, "INSUFFICIENT_DATA", document | state)
             resources.insert(db, alarm)
+            self._note_change(db, name, "created", {"type": "Create", "createdAlarm": document})
             return
         if document != {member: value for member, value in found.document.items() if not member.startswith(_STATE)}:
             kept = {member: value for member, value in found.document.items() if member.startswith(("State", "Acted"))}
             found.document, found.modified_at = document | kept, now
             resources.save(db, found)
+            self._note_change(db, name, "updated", {"type": "Update", "updatedAlarm": document})
 
     def remove(self, db: Connection, name: str) -> bool:
         """Delete an alarm in a transaction of somebody else. False where there is none."""
-        return resources.delete(db, ALARM, name)
+        removed = resources.delete(db, ALARM, name)
+        if removed:
+            self._note_change(db, name, "deleted", {"type": "Delete"})
+        return removed
 
     def detach(self, db: Connection, action: str) -> None:
         """Take a scaling action that is no more from the alarms that have it."""
@@ -196,6 +202,10 @@ class Alarms:
         """Every alarm as DescribeAlarms shows it, by name."""
         found = await self._store.run(lambda db: resources.every(db, ALARM))
         return sorted(map(_described, found), key=lambda alarm: str(alarm["AlarmName"]))
+
+    async def past(self, asked: Asked) -> tuple[Sequence[Entry], int | None]:
+        """What became of alarms: a page of it, and where the next one begins."""
+        return await self._store.run(lambda db: alarm_history.page(db, asked))
 
     async def states(self, names: Sequence[str]) -> dict[str, str]:
         """The states of some alarms; those that do not exist are missing."""
@@ -220,6 +230,18 @@ class Alarms:
         await self._reached(alarm, state, reason, data)
         await self._write(alarm, {"HeldUntil": self._clock.now() + _period(alarm.document)})
         await self._run_actions(alarm, None)
+
+    async def enable_actions(self, names: Sequence[str], enabled: bool) -> None:
+        """EnableAlarmActions and DisableAlarmActions; names that nothing has are passed over, as in CloudWatch."""
+
+        def write(db: Connection) -> None:
+            for alarm in (resources.get(db, ALARM, name) for name in names):
+                if alarm is not None:
+                    alarm.document, alarm.modified_at = alarm.document | {"ActionsEnabled": enabled}, self._clock.now()
+                    resources.save(db, alarm)
+                    self._note_change(db, alarm.name, "updated", {"type": "Update", "actionsEnabled": enabled})
+
+        await self._store.run(write)
 
     # The loop
 
@@ -276,12 +298,17 @@ class Alarms:
         return await queries.values(self._history, metric, statistic, period, start, end, document.get("Unit"))
 
     async def _reached(self, alarm: Resource, state: str, reason: str, data: str) -> None:
-        now = self._clock.now()
-        changes = _state(state, reason, data, now) | {"PreviousState": alarm.status}
-        if state == alarm.status:
+        now, before = self._clock.now(), alarm.status
+        changes = _state(state, reason, data, now) | {"PreviousState": before}
+        happened = None
+        if state == before:
             del changes["StateTransitionedTimestamp"], changes["Acted"], changes["PreviousState"]
+        else:
+            old = {"stateValue": before, "stateReason": alarm.document["StateReason"]}
+            told = {"oldState": old, "newState": {"stateValue": state, "stateReason": reason}}
+            happened = _entry(alarm.name, now, "StateUpdate", f"Alarm updated from {before} to {state}", told)
         alarm.status = state
-        await self._write(alarm, changes)
+        await self._write(alarm, changes, happened)
         log.info("alarm", extra={"alarm": alarm.name, "state": state, "reason": reason})
 
     async def _run_actions(self, alarm: Resource, value: float | None) -> None:
@@ -294,25 +321,40 @@ class Alarms:
             actions = [arn for arn in actions if SCALING in arn]
             if not actions:
                 return
-        for arn in actions:
-            try:
-                await self._act(arn, _described(alarm) | {"PreviousState": document.get("PreviousState")}, value)
-            except FourfoldError as error:
-                log.warning("alarm action failed", extra={"alarm": alarm.name, "action": arn, "reason": error.message})
-        await self._write(alarm, {"Acted": now})
+        happened = [await self._run_action(alarm, arn, value) for arn in actions]
+        await self._write(alarm, {"Acted": now}, *happened)
 
-    async def _write(self, alarm: Resource, changes: Document) -> None:
+    async def _run_action(self, alarm: Resource, arn: str, value: float | None) -> Entry:
+        summary, failure = f"Successfully executed action {arn}", None
+        try:
+            await self._act(arn, _described(alarm) | {"PreviousState": alarm.document.get("PreviousState")}, value)
+        except FourfoldError as error:
+            log.warning("alarm action failed", extra={"alarm": alarm.name, "action": arn, "reason": error.message})
+            summary, failure = f"Failed to execute action {arn}", error.message
+        told = {"actionState": "Failed" if failure else "Succeeded", "notificationResource": arn, "error": failure}
+        return _entry(alarm.name, self._clock.now(), "Action", summary, told)
+
+    async def _write(self, alarm: Resource, changes: Document, *happened: Entry | None) -> None:
         def write(db: Connection) -> None:
             found = resources.get(db, ALARM, alarm.name)
             if found is not None:
                 found.document, found.status = found.document | changes, alarm.status
                 resources.save(db, found)
+                for entry in filter(None, happened):
+                    alarm_history.add(db, entry)
 
         alarm.document = alarm.document | changes
         await self._store.run(write)
 
+    def _note_change(self, db: Connection, name: str, verb: str, told: Document) -> None:
+        alarm_history.add(db, _entry(name, self._clock.now(), "ConfigurationUpdate", f'Alarm "{name}" {verb}', told))
+
     def _arn(self, name: str) -> str:
         return self._partition.arn(f"alarm:{name}", "cloudwatch")
+
+
+def _entry(name: str, at: float, kind: str, summary: str, told: Document) -> Entry:
+    return Entry(name, at, kind, summary, msgspec.json.encode({"version": "1.0"} | told).decode())
 
 
 def _state(state: str, reason: str, data: str, now: float) -> Document:
@@ -348,6 +390,11 @@ def _reason(document: Document, state: str, values: Sequence[float], end: float)
     threshold = document["Threshold"]
     if state == "INSUFFICIENT_DATA":
         reason = "Insufficient Data: no datapoints were received in the evaluated periods."
+    elif not values:
+        of, treated = document["EvaluationPeriods"], document["TreatMissingData"]
+        several, were = ("s", "were") if of > 1 else ("", "was")
+        reason = f"Threshold Crossed: no datapoints were received for {of} period{several} and {of} missing "
+        reason += f"datapoint{several} {were} treated as [{'Breaching' if treated == 'breaching' else 'NonBreaching'}]."
     else:
         which = f"{len(values)} datapoint{'s' if len(values) != 1 else ''} [{shown} ({stamp})]"
         words = {"Greater": "greater than", "Less": "less than"}
@@ -375,6 +422,9 @@ def _checked(request: Document) -> Document:
         raise ValidationError(f"TreatMissingData must be one of {', '.join(_TREATMENTS)}.")
     if document.get("DatapointsToAlarm", 1) > document["EvaluationPeriods"]:
         raise ValidationError("DatapointsToAlarm must not be more than EvaluationPeriods.")
+    for arn in (arn for member in _ACTIONS.values() for arn in document.get(member, [])):
+        if not arn.startswith("arn:"):
+            raise ValidationError(f"Invalid arn syntax: {arn}")
     if "Metrics" in document:
         _check_queries(document)
     else:
@@ -402,3 +452,4 @@ def _check_queries(document: Document) -> None:
         raise ValidationError("Exactly one query of Metrics must have ReturnData true.")
     if not any("MetricStat" in query for query in document["Metrics"]):
         raise ValidationError("Metrics must have a query with MetricStat.")
+    queries.check(document["Metrics"])

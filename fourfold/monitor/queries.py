@@ -97,6 +97,20 @@ def _text(query: Document) -> str:
     return text
 
 
+def check(queries: Sequence[Document]) -> None:
+    """Raises ValidationError where a query can never be answered: no such statistic or Id, no expression at all."""
+    ids = {query["Id"] for query in queries}
+    for query in queries:
+        stat = query.get("MetricStat")
+        if stat is not None:
+            check_period(stat["Period"])
+            check_statistic(stat["Stat"])
+        elif unknown := arithmetic.names(_text(query)) - ids:
+            raise ValidationError(
+                f"The expression {query['Expression']!r} names {', '.join(sorted(unknown))}, which is no Id of a query."
+            )
+
+
 def returned(queries: Sequence[Document]) -> list[Document]:
     """Those whose series is part of the answer."""
     return [query for query in queries if query.get("ReturnData", True)]

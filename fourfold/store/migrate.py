@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fourfold.store import datapoints, queue, shards, topics, usage  # noqa: F401 - they bring their tables
+from fourfold.store import alarm_history, datapoints, queue, shards, topics, usage  # noqa: F401 - they bring their tables
 from fourfold.store.database import Store
 from fourfold.store.schema import metadata
 

@@ -153,6 +153,21 @@ def test_an_alarm_tells_a_topic(server):
         eventually(lambda: len(letters) > 1)
         door.shutdown()
     assert letters[1]["Subject"] == 'ALARM: "loud" in us-east-1'
+    items = cloudwatch.get_paginator("describe_alarm_history").paginate(
+        AlarmName="loud", ScanBy="TimestampAscending", PaginationConfig={"PageSize": 2}
+    )
+    assert [
+        (item["HistoryItemType"], item["HistorySummary"]) for page in items for item in page["AlarmHistoryItems"]
+    ] == [
+        ("ConfigurationUpdate", 'Alarm "loud" created'),
+        ("StateUpdate", "Alarm updated from INSUFFICIENT_DATA to ALARM"),
+        ("Action", f"Successfully executed action {topic}"),
+    ]
+    cloudwatch.disable_alarm_actions(AlarmNames=["loud", "missing"])
+    cloudwatch.set_alarm_state(AlarmName="loud", StateValue="OK", StateReason="a drill")
+    (newest,) = cloudwatch.describe_alarm_history(HistoryItemType="StateUpdate", MaxRecords=1)["AlarmHistoryItems"]
+    assert json.loads(newest["HistoryData"])["newState"] == {"stateValue": "OK", "stateReason": "a drill"}
+    assert not cloudwatch.describe_alarms(AlarmNames=["loud"])["MetricAlarms"][0]["ActionsEnabled"]
     message = json.loads(letters[1]["Message"])
     assert (message["OldStateValue"], message["NewStateValue"]) == ("INSUFFICIENT_DATA", "ALARM")
     assert message["Trigger"]["MetricName"] == "Noise"

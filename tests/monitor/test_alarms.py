@@ -46,6 +46,11 @@ def test_missing_values_are_treated_as_cloudwatch_does(periods, needed, states):
     assert found == states.split()
 
 
+NO_METRIC = dict.fromkeys(("MetricName", "Namespace", "Dimensions", "Statistic", "Period"))
+CALLS = {"Id": "calls", "ReturnData": False}
+CALLS |= {"MetricStat": {"Metric": {"Namespace": "shop", "MetricName": "Calls"}, "Period": 10, "Stat": "Sum"}}
+
+
 class Bench:
     """Alarms on a clock that the test moves, and a record of their actions."""
 
@@ -150,6 +155,10 @@ async def test_an_alarm_on_arithmetic(bench):
         ({"Statistic": None, "ExtendedStatistic": "tm99"}, "not supported"),
         ({"Threshold": None}, "Threshold is required"),
         ({"EvaluationPeriods": 100_000}, "7 days"),
+        ({"AlarmActions": ["page-me"]}, "Invalid arn syntax: page-me"),
+        (NO_METRIC | {"Metrics": [CALLS, {"Id": "rate", "Expression": "calls * 2 +"}]}, "cannot be understood"),
+        (NO_METRIC | {"Metrics": [CALLS, {"Id": "rate", "Expression": "others * 2"}]}, "names others"),
+        (NO_METRIC | {"Metrics": [{"Id": "rate", "Expression": "1"}]}, "a query with MetricStat"),
     ],
 )
 async def test_what_makes_no_alarm_is_refused(bench, change, told):
