@@ -103,7 +103,7 @@ async def prepare(
         path=str(folder),
         format=resolved.name,
         environment=environment,
-        threads=int(number(environment, "FOURFOLD_THREADS", 1, MOST_THREADS)),
+        threads=int(number(environment, "FOURFOLD_THREADS", 1, MOST_THREADS, least=1)),
         python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
     )
     load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
@@ -226,15 +226,17 @@ def model_data_url(name: str, container: dict[str, Any]) -> str:
     raise ModelLoadError(f"Model {name!r} names no artifact: give ModelDataUrl in its PrimaryContainer.")
 
 
-def number(environment: Mapping[str, str], name: str, default: float, most: float = 1e9) -> float:
-    """A number from a model's Environment, from 0 to `most`. Raises ModelLoadError naming the variable."""
+def number(environment: Mapping[str, str], name: str, default: float, most: float = 1e9, *, least: float = 0) -> float:
+    """A number from a model's Environment, from `least` to `most`. Raises ModelLoadError naming the variable."""
     text = environment.get(name)
     if text is None:
         return default
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise ModelLoadError(f"{name} in the model's Environment must be a number from 0 to {most:,.0f}, not {text!r}.")
+        value = float("nan")
+    if not least <= value <= most:
+        raise ModelLoadError(
+            f"{name} in the model's Environment must be a number from {least:g} to {most:,.0f}, not {text!r}."
+        )
     return value

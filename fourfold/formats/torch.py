@@ -80,16 +80,19 @@ def _exported_tensor(node: Any) -> Tensor:
     return Tensor(node.name, str(example.dtype).removeprefix("torch."), shape)
 
 
-def _outputs(result: Any) -> Iterator[tuple[str, Any]]:
-    """A tensor is `output`; a dictionary keeps its names; a list or tuple is numbered."""
+def _outputs(result: Any, name: str = "output") -> Iterator[tuple[str, Any]]:
+    """A tensor is `output`; a dictionary keeps its names; the entries of a list or tuple are numbered."""
     if isinstance(result, torch.Tensor):
-        yield "output", result.numpy(force=True)
+        known = result.float() if result.dtype == torch.bfloat16 else result  # which numpy does not have
+        yield name, known.numpy(force=True)
     elif isinstance(result, Mapping):
-        for name, value in result.items():
-            yield str(name), value.numpy(force=True)
-    else:
+        for key, value in result.items():
+            yield from _outputs(value, str(key))
+    elif isinstance(result, (list, tuple)):
         for number, value in enumerate(result):
-            yield f"output_{number}", value.numpy(force=True)
+            yield from _outputs(value, f"{name}_{number}")
+    else:
+        yield name, np.asarray(result)
 
 
 def _why(path: Path, error: Exception) -> str:

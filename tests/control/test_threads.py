@@ -83,7 +83,7 @@ def test_a_large_handler_finds_its_threads_in_its_environment(server: LiveServer
         assert json.loads(answer["Body"].read()) == {"threads": str(count)}
 
 
-@pytest.mark.parametrize("text", ["1025", "-1", "nan", "many"])
+@pytest.mark.parametrize("text", ["1025", "0", "nan", "many"])
 def test_what_is_no_sensible_count_of_threads_is_told(text: str) -> None:
-    with pytest.raises(ModelLoadError, match=rf"FOURFOLD_THREADS .* must be a number from 0 to 1,024, not '{text}'"):
-        models.number({"FOURFOLD_THREADS": text}, "FOURFOLD_THREADS", 1, threads.MOST_THREADS)
+    with pytest.raises(ModelLoadError, match=rf"FOURFOLD_THREADS .* must be a number from 1 to 1,024, not '{text}'"):
+        models.number({"FOURFOLD_THREADS": text}, "FOURFOLD_THREADS", 1, threads.MOST_THREADS, least=1)

@@ -61,7 +61,7 @@ def make(name: str, folder: Path) -> None:
         torch.jit.trace(torch.nn.Linear(3, 2), example).save(str(folder / "model.pt"))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("name", ["onnx", "sklearn", "xgboost", "xgboost-pickle", "lightgbm", "torch"])
 def test_a_fork_of_the_imports_answers(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)

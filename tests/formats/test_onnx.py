@@ -82,6 +82,15 @@ def test_a_model_without_inputs(tmp_path: Path) -> None:
     assert (good.body, bad.status) == (b'{"outputs":[7.0]}', 400)
 
 
+@pytest.mark.parametrize("accept", ["text/csv", "text/csv; header=present", "text/libsvm", "application/parquet"])
+def test_an_output_without_records_is_one(tmp_path: Path, accept: str) -> None:
+    node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)
+    ports = [models.value("x", TensorProto.FLOAT, ["n", 2])], [models.value("y", TensorProto.FLOAT, [])]
+    reply = models.load(models.save(tmp_path, [node], *ports)).invoke([models.call("[[1, 2]]", accept=accept)])[0]
+    written = {"text/csv": b"3.0\n", "text/csv; header=present": b"y\n3.0\n", "text/libsvm": b"0:3.0\n"}
+    assert (reply.status, reply.body) == (200, written.get(accept, reply.body))
+
+
 def test_what_is_not_onnx_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"garbage")
     with pytest.raises(ModelLoadError, match=r"model\.onnx is not a model that onnxruntime can load"):

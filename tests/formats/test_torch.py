@@ -54,6 +54,16 @@ def test_torchscript(tmp_path: Path, name: str) -> None:
     assert predict(tmp_path, "[1, 2, 3]") == {"predictions": [6]}
 
 
+class Nested(torch.nn.Module):  # type: ignore[name-defined,misc]
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:  # type: ignore[name-defined]
+        return x.to(torch.bfloat16), [x[:, 0], x[:, 1]]
+
+
+def test_outputs_within_outputs(tmp_path: Path) -> None:
+    script(tmp_path, Nested())
+    assert predict(tmp_path, "[[1, 2]]") == {"predictions": [{"output_0": [1, 2], "output_1_0": 1, "output_1_1": 2}]}
+
+
 def test_torchscript_calls_are_joined(tmp_path: Path) -> None:
     model = models.load(script(tmp_path, Sum()))
     replies = model.invoke([models.call("[[1, 2]]"), models.call("[[1, 2, 3]]"), models.call("[[3, 4]]")])

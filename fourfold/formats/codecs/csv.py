@@ -48,18 +48,16 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
 
 
 def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
-    columns = [array.reshape(len(array), -1) for array in outputs.values()]
+    columns = tensors.to_columns(outputs)
     lines: list[str] = []
     if parameters.get("header") == "present":
-        lines.append(_line(_column_names(outputs)))
-    if all(array.dtype.kind in "fiu" for array in columns):
-        lists = [array.tolist() for array in columns]
+        lines.append(_line(_column_names(columns)))
+    if all(array.dtype.kind in "fiu" for array in columns.values()):
+        lists = [array.tolist() for array in columns.values()]
         rows = lists[0] if len(lists) == 1 else [list(itertools.chain(*parts)) for parts in zip(*lists, strict=True)]
         lines.append(_number_lines(rows))
     else:
-        lines.extend(
-            _line(list(itertools.chain(*parts))) for parts in zip(*[plain(array) for array in columns], strict=True)
-        )
+        lines.extend(_line(list(itertools.chain(*parts))) for parts in zip(*map(plain, columns.values()), strict=True))
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -75,10 +73,10 @@ def _written(value: float) -> str:
     return msgspec.json.encode(value).decode() if math.isfinite(value) else repr(value)
 
 
-def _column_names(outputs: Arrays) -> list[str]:
+def _column_names(columns: Arrays) -> list[str]:
     names: list[str] = []
-    for name, array in outputs.items():
-        width = array.reshape(len(array), -1).shape[1]
+    for name, array in columns.items():
+        width = array.shape[1]
         names.extend([name] if width == 1 else [f"{name}_{index}" for index in range(width)])
     return names
 

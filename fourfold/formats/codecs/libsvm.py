@@ -29,8 +29,7 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
 
 
 def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
-    columns = [array.reshape(len(array), -1) for array in outputs.values()]
-    rows = np.concatenate(columns, axis=1).tolist()
+    rows = np.concatenate([*tensors.to_columns(outputs).values()], axis=1).tolist()
     lines = [" ".join(f"{index}:{value!r}" for index, value in enumerate(row)) for row in rows]
     return ("\n".join(lines) + "\n").encode()
 

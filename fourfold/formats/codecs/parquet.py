@@ -35,7 +35,7 @@ def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
 
 def to_table(outputs: Arrays) -> Any:
     """One column an output; more than one value a record becomes a list."""
-    return pa.table({name: _column(array) for name, array in outputs.items()})
+    return pa.table({name: _column(np.atleast_1d(array)) for name, array in outputs.items()})
 
 
 def _array(name: str, column: Any) -> Any:

@@ -80,6 +80,12 @@ def by_name(values: Mapping[str, Any], inputs: Sequence[Tensor]) -> Arrays:
     }
 
 
+def to_columns(outputs: Arrays) -> Arrays:
+    """Outputs as matrices, a record a row. A value without a record axis is one record."""
+    each = {name: np.atleast_1d(array) for name, array in outputs.items()}
+    return {name: array.reshape(len(array), -1) for name, array in each.items()}
+
+
 def only(inputs: Sequence[Tensor]) -> Tensor:
     """The input of a model that has one. Raises BadRequest where values without a name cannot be placed."""
     if len(inputs) == 1:
