@@ -57,7 +57,8 @@ from fourfold.control.fleets import Fleets
 from fourfold.control.models import prepare
 from fourfold.control.packages import packaged
 from fourfold.control.reconcile import Reconciler
-from fourfold.control.schedules import Schedules
+from fourfold.control.schedules.desired import Schedules
+from fourfold.control.schedules.runner import ScheduleRunner
 from fourfold.control.topics import Topics
 from fourfold.errors import FourfoldError
 from fourfold.modes.asynchronous.mode import Asynchronous
@@ -180,9 +181,8 @@ class App:
         queues = SqsCourier(settings.sqs_endpoint, settings.partition.region) if settings.sqs_endpoint else None
         if queues:
             couriers["sqs"] = queues
-        self.schedules = Schedules(
-            self.store, settings.partition, clock, caller(services), queues.send if queues else None
-        )
+        self.scheduled = ScheduleRunner(self.store, clock, caller(services), queues.send if queues else None)
+        self.schedules = Schedules(self.store, settings.partition, clock, self.scheduled.wake)
         self.topics = Topics(self.store, settings.partition, clock, couriers, settings.url)
         self.actions.known[TOPIC] = self._tell_topic
         self.asynchronous = Asynchronous(self.store, self.routes, objects, settings, clock, self.topics)
@@ -261,7 +261,7 @@ class App:
         """What runs beside the calls, as long as the server."""
         workers = (
             self.reconciler, self.copies, self.autoscaler, self.meter,
-            self.asynchronous, self.jobs, self.schedules, self.topics, self.recommender,
+            self.asynchronous, self.jobs, self.scheduled, self.topics, self.recommender,
             self.collector, self.history, self.alarms, self.output, self.captures,
         )  # fmt: skip
         loops = [self.reconciler.tick(), self.lane.sweep(), self._refresh_keys(), *(one.run() for one in workers)]

@@ -19,7 +19,8 @@ from fourfold.api.native import Handler
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.api.validation import validated
 from fourfold.clock import iso
-from fourfold.control.schedules import DEFAULT_GROUP, GROUP, ScheduleNotFound, Schedules, next_run
+from fourfold.control.schedules.desired import DEFAULT_GROUP, GROUP, ScheduleNotFound, Schedules
+from fourfold.control.schedules.timing import next_run
 from fourfold.errors import UnknownOperationException
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource

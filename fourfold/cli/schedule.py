@@ -259,7 +259,7 @@ def _check(server: Server, target: Document) -> None:
     from botocore.validate import validate_parameters
 
     from fourfold.api.validation import validated
-    from fourfold.control.schedules import filled, operation_of
+    from fourfold.control.schedules.targets import filled, operation_of
 
     called = operation_of(target["Arn"])
     if called is None:

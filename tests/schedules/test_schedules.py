@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 
 from fourfold.clock import ManualClock, iso
 from fourfold.control.couriers import Refused, Undelivered
-from fourfold.control.schedules import (
-    ScheduleConflict,
-    ScheduleNotFound,
-    Schedules,
-    decide,
-    filled,
-    next_run,
-    operation_of,
-)
+from fourfold.control.schedules.desired import ScheduleConflict, ScheduleNotFound, Schedules
+from fourfold.control.schedules.runner import ScheduleRunner
+from fourfold.control.schedules.targets import filled, operation_of
+from fourfold.control.schedules.timing import decide, next_run
 from fourfold.errors import FourfoldError, ServiceUnavailable, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store
@@ -60,8 +55,9 @@ class Office:
     async def open(self):
         """The loop at work; leaving ends it as a crash would."""
         send = self.send if self.has_queues else None
-        self.schedules = Schedules(self.store, Partition(), self.clock, self.call, send)
-        loop = asyncio.create_task(self.schedules.run())
+        runner = ScheduleRunner(self.store, self.clock, self.call, send)
+        self.schedules = Schedules(self.store, Partition(), self.clock, runner.wake)
+        loop = asyncio.create_task(runner.run())
         try:
             await self.settle()
             yield self.schedules
