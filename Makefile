@@ -22,7 +22,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-clients: .venv/ready
-	$(BIN)/python -m pytest -q -m clients -n 2 tests/clients
+	$(BIN)/python -m pytest -q -m clients -n auto --dist worksteal tests/clients
 
 check: .venv/ready
 	$(BIN)/ruff check .

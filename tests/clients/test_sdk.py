@@ -1,8 +1,8 @@
 """The sagemaker SDK, versions 2 and 3, unmodified, each in an environment of its own: `make test-clients`.
 
 The environments are made once, beside the tests' own, and kept. Without a network the tests are skipped. Both SDKs
-sleep half a minute in every `deploy` and update that waits; time goes by faster for them here (`hurry`), but in one
-case of each.
+sleep half a minute in every `deploy` and update that waits; time goes by faster for them here (`hurry`), and they send
+no telemetry, but in one case of each.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PACKAGES = {
 HERE = Path(__file__).parent
 ROLE = "arn:aws:iam::123456789012:role/FourfoldRole"
 SUM = pytest.approx(6.0)
+SILENT = "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,7 @@ def start(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path)
     """Runs a program in `tmp_path` with a version's interpreter; what it printed.
 
     With `launcher`, `fourfold run` starts it and nothing is set; else the environment is, but for STS. The time that it
-    sleeps through goes by faster unless it is `patient`.
+    sleeps through goes by faster, and the SDK tells AWS nothing, unless it is `patient`.
     """
 
     def start(version: str, *command: str, launcher: bool = False, patient: bool = False) -> str:
@@ -70,6 +71,9 @@ def start(server: LiveServer, interpreter: Callable[[str], str], tmp_path: Path)
         environment |= {"HOME": str(tmp_path), "SAGEMAKER_SUPPRESS_V2_WARNING": "1"}
         if not patient:
             environment["PYTHONPATH"] = str(HERE / "hurry")
+            settings = tmp_path / ".config" / "sagemaker" / "config.yaml"
+            settings.parent.mkdir(parents=True, exist_ok=True)
+            settings.write_text(SILENT)
         if launcher:
             where = ["--endpoint-url", server.url, "--data-dir", str(server.folder), "--python", python]
             command = (sys.executable, "-m", "fourfold", "run", *where, *command)
