@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import httptools
 
@@ -205,6 +206,10 @@ def load(artifact: Artifact) -> ProcessModel:
     )
     try:
         _wait(guard, port, float(artifact.environment.get("SAGEMAKER_STARTUP_TIMEOUT", _STARTUP_SECONDS)))
+    except ModelLoadError as error:
+        stop(guard)
+        image = _image(artifact)
+        raise ModelLoadError(error.message + (_of_image(image, command[0]) if image else "")) from error
     except BaseException:
         stop(guard)
         raise
@@ -223,12 +228,14 @@ def stop(guard: subprocess.Popen[bytes]) -> None:
 
 def _command(artifact: Artifact, port: int) -> list[str]:
     text = artifact.environment.get("FOURFOLD_COMMAND", "")
-    image = artifact.environment.get("FOURFOLD_IMAGE", "")
     if text:
-        words = shlex.split(text)
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise ModelLoadError(f"FOURFOLD_COMMAND is {text!r}, which is no command line: {error}.") from error
     elif (artifact.path / "serve").is_file():
         words = ["./serve"]
-    elif image:
+    elif image := _image(artifact):
         words = _run_image(image)
     else:
         raise ModelLoadError(
@@ -241,6 +248,12 @@ def _command(artifact: Artifact, port: int) -> list[str]:
     return words
 
 
+def _image(artifact: Artifact) -> str:
+    """The image to run; empty where a command or the artifact itself says how the server starts."""
+    started = artifact.environment.get("FOURFOLD_COMMAND") or (artifact.path / "serve").is_file()
+    return "" if started else artifact.environment.get("FOURFOLD_IMAGE", "")
+
+
 def _run_image(image: str) -> list[str]:
     runner = shutil.which("docker") or shutil.which("podman")
     if runner is None:
@@ -249,6 +262,15 @@ def _run_image(image: str) -> list[str]:
             "model's Environment to start its server without them."
         )
     return [runner, *_RUN_IMAGE.split(), image, "serve"]
+
+
+def _of_image(image: str, runner: str) -> str:
+    """What to do where an image did not become a server."""
+    return (
+        f" It is the image {image!r}, run by {Path(runner).name}. If it cannot run here, set FOURFOLD_COMMAND in the "
+        "model's Environment to the command that starts its server; if it only serves a file of a known format, name "
+        "the image fourfold/FORMAT:latest instead."
+    )
 
 
 def _free_port() -> int:

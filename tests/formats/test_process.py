@@ -148,6 +148,7 @@ async def test_a_server_that_ended_ends_the_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
+        ("python 'server.py", r"FOURFOLD_COMMAND is .* no command line: No closing quotation"),
         ("nowhere-to-be-found", "'nowhere-to-be-found' is neither a program here nor one of the artifact"),
         (f"{sys.executable} -c 'raise SystemExit(4)'", "ended with exit status 4 before it answered /ping"),
         (f"{sys.executable} -c 'import time; time.sleep(60)'", r"did not answer GET /ping on port \d+ within 0.2 s"),
@@ -173,7 +174,9 @@ def test_an_image_needs_docker_or_a_command(tmp_path: Path, monkeypatch: pytest.
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 9\n')
     docker.chmod(0o755)
-    with pytest.raises(ModelLoadError, match="exit status 9"):
+    with pytest.raises(
+        ModelLoadError, match=r"exit status 9.*'acme/server:1', run by docker.*FOURFOLD_COMMAND.*FORMAT"
+    ):
         registry.get("process").load(Artifact(tmp_path, {"FOURFOLD_IMAGE": "acme/server:1"}))
     asked = (tmp_path / "asked").read_text()
     assert asked.startswith("run --rm --init -p 127.0.0.1:")
