@@ -18,7 +18,7 @@ from fourfold.api.protocol import ApiCall, operation
 from fourfold.clock import Clock
 from fourfold.errors import ValidationException
 from fourfold.modes.batch.job import Jobs
-from fourfold.modes.batch.running import KIND
+from fourfold.modes.batch.running.record import KIND
 from fourfold.store import Store, listing
 from fourfold.store.resources import Resource
 from fourfold.store.shards import Progress

@@ -10,7 +10,8 @@ capture     what went in and what came out, as manifests
 overlap     the same beside a model that is awaited
 assemble    the parts of an object put together, in order
 warm        what is done once for all workers
-job         the runner: plans, hands shards to workers, assembles, says how it went
+running     one job while it runs: its plan, its lanes, its workers, its outputs, its end
+job         all jobs: what people want of them, and how far they are
 
 Nothing here takes for granted that a worker shares memory or disk with the gateway: a shard is data (addresses, byte
 ranges, options), and so is its result (addresses of parts, counts).

@@ -19,7 +19,9 @@ from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.errors import ResourceInUse, ResourceNotFound, ValidationException
 from fourfold.modes.batch import plan
-from fourfold.modes.batch.running import KIND, LEASE, Prepare, Running, Slots, Tools, address
+from fourfold.modes.batch.running.lanes import LEASE, Running
+from fourfold.modes.batch.running.record import KIND, destination
+from fourfold.modes.batch.running.tools import Prepare, Slots, Tools
 from fourfold.pool.local import Placer
 from fourfold.store import Store, resources, shards, tags
 from fourfold.store.resources import Resource
@@ -150,10 +152,10 @@ class Jobs:
         """Objects that failed, and those with bad records and where these are reported. Raises ResourceNotFound."""
 
         def read(db: Connection) -> list[Document]:
-            destination = address(self._find(db, name).document["TransformOutput"]["S3OutputPath"])
+            base = destination(self._find(db, name))
             failed = [{"Object": row.url, "Reason": row.reason} for row in shards.failures(db, name)]
             reported = [
-                {"Object": row.url, "BadRecords": row.errors, "Report": plan.errors_url(destination, row.output)}
+                {"Object": row.url, "BadRecords": row.errors, "Report": plan.errors_url(base, row.output)}
                 for row in shards.with_errors(db, name)
             ]
             return failed + reported
