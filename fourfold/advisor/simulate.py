@@ -352,7 +352,7 @@ def serverless(
     kept_s: float = KEPT_WARM_S,
     provisioned: int = 0,
 ) -> Outcome:
-    """No queue: a request takes the warm instance that was used last, else starts one, else is refused.
+    """No queue: a request takes the warm instance that started first, else starts one, else is refused.
 
     Args:
         arrivals: sorted seconds.
@@ -364,30 +364,32 @@ def serverless(
     times = arrivals.tolist()
     each = np.broadcast_to(np.asarray(service, dtype=float), len(times)).tolist()
     waits, ends = [math.nan] * len(times), [math.nan] * len(times)
-    busy: list[float] = []  # ends of work, a heap
-    idle: deque[float] = deque()  # since when, oldest first
-    warm = provisioned
+    busy: list[tuple[float, int]] = []  # end of work and instance, a heap
+    idle = list(range(provisioned))  # instances, a heap: in the order in which they started
+    idle_since = [math.inf] * provisioned  # of every instance that ever was
     refused = cold_starts = peak = 0
     worked = 0.0
     for i, now in enumerate(times):
-        while busy and busy[0] <= now:
-            idle.append(heappop(busy))
-        # The longest idle go first, and never the last `provisioned` ones.
-        while idle and idle[0] + kept_s < now and warm + len(idle) + len(busy) > provisioned:
-            idle.popleft()
+        while busy and busy[0][0] <= now:
+            end, instance = heappop(busy)
+            if instance >= provisioned:
+                idle_since[instance] = end
+            heappush(idle, instance)
+        while idle and idle_since[idle[0]] + kept_s < now:
+            heappop(idle)  # it has gone meanwhile
         wait = 0.0
         if idle:
-            idle.pop()
-        elif warm:
-            warm -= 1
+            instance = heappop(idle)
         elif len(busy) < max_concurrency:
             wait = cold_s
             cold_starts += 1
+            instance = len(idle_since)
+            idle_since.append(math.nan)
         else:
             refused += 1
             continue
         end = now + wait + each[i]
-        heappush(busy, end)
+        heappush(busy, (end, instance))
         peak = max(peak, len(busy))
         waits[i], ends[i] = wait, end
         worked += each[i]

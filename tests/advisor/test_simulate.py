@@ -87,6 +87,12 @@ def test_provisioned_concurrency_never_starts_cold() -> None:
     assert third.latency_s.tolist() == pytest.approx([1.0, 1.0, 4.0])
 
 
+def test_a_request_takes_the_warm_instance_that_started_first() -> None:
+    times = np.array([0.0, 0.5, 6.0, 6.5])  # the second instance, idle since 1.5, is still there at 6.5
+    assert simulate.serverless(times, 1.0, max_concurrency=2, cold_s=0.0, kept_s=5.2).cold_starts == 2
+    assert simulate.serverless(times, 1.0, max_concurrency=2, cold_s=0.0, kept_s=4.9).cold_starts == 3
+
+
 @given(
     st.lists(st.floats(0, 50), min_size=1, max_size=60),
     st.integers(1, 5),

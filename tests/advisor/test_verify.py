@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ RARE = Scenario(
 )
 LONG = Scenario(requests_per_day=200, payload_mb=100, processing_s=60, pattern="intermittent")
 ROWS = Scenario(rows=1e6, processing_s=0.05, deadline_s=4 * 3600)
+
+
+def test_cold_starts_are_predicted_as_the_server_keeps_workers() -> None:
+    test = verify.trial(plan(RARE, "serverless"), seconds=20, most_workers=4)
+    alone = verify.Alone(warm_s=test.service_s + 0.002, cold_s=0.01)
+    gone = alone.warm_s + alone.cold_s + test.kept_s + verify.LOOK_S / 2
+    """After the first request, which starts a worker, one is idle and then looked at, in the middle of two looks."""
+    for gap, starts in ((gone - 0.001, 1), (gone + 0.001, 2)):
+        predicted = verify.predict(replace(test, arrivals=np.array([5.0, 5.0 + gap])), alone)
+        assert predicted.cold_starts == starts
+        assert predicted.latency_s[0] == pytest.approx(alone.warm_s + alone.cold_s)
+        assert predicted.span_s == pytest.approx(gap + predicted.latency_s[1])
 
 
 @pytest.mark.parametrize(("scenario", "mode"), [(RARE, "serverless"), (LONG, "asynchronous")])
