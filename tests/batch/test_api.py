@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from fourfold.modes.batch.split import masked_crc
+from fourfold.modes.batch.split.tfrecord import masked_crc
 from tests.server import LiveServer
 
 BUCKET = "data"

@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold.modes.batch.split import BOM, Lines, RecordIO, Split, SplitError, TFRecord, Whole, masked_crc, windows
+from fourfold.modes.batch.split.base import Split, SplitError, Whole
+from fourfold.modes.batch.split.lines import BOM, Lines
+from fourfold.modes.batch.split.recordio import RecordIO
+from fourfold.modes.batch.split.tfrecord import TFRecord, masked_crc
+from fourfold.modes.batch.split.windows import windows
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 

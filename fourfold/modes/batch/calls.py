@@ -16,7 +16,8 @@ from fourfold.modes.batch import filters, join
 from fourfold.modes.batch.filters import Filter, FilterError
 from fourfold.modes.batch.plan import CSV, JSON_LINES, Options
 from fourfold.modes.batch.rows import BadRecord, check_length
-from fourfold.modes.batch.split import Lines, Record, Window
+from fourfold.modes.batch.split.base import Record, Window
+from fourfold.modes.batch.split.lines import Lines
 from fourfold.records import Call, Reply
 
 MOST_CALLS = 256

@@ -9,7 +9,8 @@ import msgspec
 
 from fourfold.modes.batch import filters, join
 from fourfold.modes.batch.plan import CSV, JSON_LINES, Options
-from fourfold.modes.batch.split import Lines, Record, Window
+from fourfold.modes.batch.split.base import Record, Window
+from fourfold.modes.batch.split.lines import Lines
 
 _IDS = uuid.UUID("6e0c1b1e-7f43-4c52-9c55-6a0a2a1f0f0d")
 """Namespace of inference ids: the same record of the same job has the same id however often it is worked on."""

@@ -21,7 +21,7 @@ from fourfold.formats.codecs.request import Request
 from fourfold.modes.batch import join
 from fourfold.modes.batch.filters import Filter, FilterError
 from fourfold.modes.batch.plan import Options
-from fourfold.modes.batch.split import Record, Split, Window
+from fourfold.modes.batch.split.base import Record, Split, Window
 
 BLOCK = 4096
 """Most rows of one model call."""

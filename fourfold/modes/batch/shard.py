@@ -38,7 +38,11 @@ from fourfold.modes.batch.finish import Finish, MismatchError
 from fourfold.modes.batch.orders import Beat, Done, Order, Report
 from fourfold.modes.batch.plan import CSV, JSON_LINES, PARQUET, Slice, errors_url
 from fourfold.modes.batch.rows import Answered, BadRecord, Encoder, Rows, answer_codec
-from fourfold.modes.batch.split import BOM, Lines, Record, RecordIO, Split, SplitError, TFRecord, Whole, Window, windows
+from fourfold.modes.batch.split.base import Record, Split, SplitError, Whole, Window
+from fourfold.modes.batch.split.lines import BOM, Lines
+from fourfold.modes.batch.split.recordio import RecordIO
+from fourfold.modes.batch.split.tfrecord import TFRecord
+from fourfold.modes.batch.split.windows import windows
 
 COMMITS = 16
 """Objects that are written to disk at the same time."""
