@@ -108,12 +108,15 @@ def cold(server: LiveServer, name: str, body: bytes = ROW, content_type: str = "
     return answer["ResponseMetadata"]["HTTPHeaders"].get("x-fourfold-cold-start") == "1"
 
 
-def test_from_zero_to_an_answer_and_back_to_zero(server, onnx_model):
-    deploy(server, "shop", onnx_model, FOURFOLD_IDLE_SECONDS="0")
-    eventually(lambda: workers(server, "shop") == 0)
-    assert cold(server, "shop")
-    eventually(lambda: workers(server, "shop") == 0)
-    assert cold(server, "shop")
+@pytest.mark.parametrize("idle_seconds", ["0", "0.2"])  # 0: gone with the answer; else the control loop ends it
+def test_from_zero_to_an_answer_and_back_to_zero(server, onnx_model, idle_seconds):
+    name = f"shop-{idle_seconds.replace('.', '-')}"
+    deploy(server, name, onnx_model, FOURFOLD_IDLE_SECONDS=idle_seconds)
+    for _ in range(2):
+        eventually(lambda: workers(server, name) == 0)
+        time.sleep(0.25)  # now the control loop looks at it no more, until it is called
+        assert cold(server, name)
+    eventually(lambda: workers(server, name) == 0)
 
 
 def test_a_worker_that_is_still_there_answers_without_a_cold_start(server, onnx_model):

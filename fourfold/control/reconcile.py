@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from sqlalchemy.engine import Connection
@@ -34,6 +34,7 @@ from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
 from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
 from fourfold.pool.routes import Routes
+from fourfold.pool.several import Workers
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
 
@@ -83,7 +84,7 @@ class Reconciler:
         self._unwell: set[str] = set()
         self._retried: set[str] = set()
         self.running: dict[str, Running] = {}
-        self._arriving: dict[str, Running] = {}  # the new fleets of deployments that are under way
+        self._watched: set[Workers] = set()  # all fleets but those that sleep: thousands of these cost nothing
         self.settled = False
         """True when every endpoint that was in service before the start has been worked on once."""
 
@@ -114,10 +115,10 @@ class Reconciler:
     async def tick(self) -> None:
         """Every tenth of a second: deadlines, memory limits, idle workers."""
         while True:
-            for running in [*self.running.values(), *self._arriving.values()]:
-                for fleet in running.fleets.values():
-                    if not (isinstance(fleet, ElasticFleet) and fleet.asleep):
-                        fleet.tick()
+            for fleet in list(self._watched):
+                fleet.tick()
+                if isinstance(fleet, ElasticFleet) and fleet.asleep:
+                    self._watched.discard(fleet)
             await asyncio.sleep(TICK)
 
     async def close(self) -> None:
@@ -188,6 +189,7 @@ class Reconciler:
                 error = InternalFailure(f"{type(error).__name__}: {error}")
             await self._failed(endpoint, revision, error)
             return
+        self._watch(after.fleets.values())
         if before is not None and not await self._change_over(endpoint, revision, plan, started, before, after):
             return
         self.running[endpoint.name] = after
@@ -200,7 +202,7 @@ class Reconciler:
         await self._settle(endpoint.name, revision, "InService", changes)
         log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
         if before is not None:
-            await deployments.settle(before.without(after))
+            await self._end(before.without(after))
 
     async def _change_over(
         self, endpoint: Resource, revision: int, plan: Plan, started: float, before: Running, after: Running
@@ -215,7 +217,6 @@ class Reconciler:
             lambda share: self._routes.publish(shared_route(before, after, share)), self._alarms,
             partial(self._stage, name, revision, after.wanted),
         )  # fmt: skip
-        self._arriving[name] = after
         try:
             await deployment.run(after.wanted["counts"], started)
         except Exception as error:
@@ -223,13 +224,11 @@ class Reconciler:
                 log.exception("deployment failed", extra={"endpoint": name})
             before.scale_as_wanted(after.fleets)
             await self._roll_back(endpoint, revision, deployment, str(error) or type(error).__name__, before)
-            await deployments.settle(new)
+            await self._end(new)
             return False
         except asyncio.CancelledError:
-            await deployments.settle(new)  # the endpoint is being deleted
+            await self._end(new)  # the endpoint is being deleted
             raise
-        finally:
-            del self._arriving[name]
         return True
 
     async def _roll_back(
@@ -249,6 +248,17 @@ class Reconciler:
             return
         self._routes.publish(route(before))
         await self._settle(endpoint.name, revision, "InService", {})
+
+    def _watch(self, fleets: Iterable[Workers]) -> None:
+        """Tick these, as long as they are not asleep."""
+        for fleet in fleets:
+            self._watched.add(fleet)
+            if isinstance(fleet, ElasticFleet):
+                fleet.woken = partial(self._watched.add, fleet)
+
+    async def _end(self, fleets: Sequence[Workers]) -> None:
+        self._watched.difference_update(fleets)
+        await deployments.settle(fleets)
 
     async def _stage(self, name: str, revision: int, wanted: Document, status: str) -> None:
         """Note what a deployment does, for DescribeEndpoint."""
@@ -304,7 +314,7 @@ class Reconciler:
         self._routes.withdraw(endpoint.name)
         running = self.running.pop(endpoint.name, None)
         if running is not None:
-            await deployments.settle(list(running.fleets.values()))
+            await self._end(list(running.fleets.values()))
 
         def write(db: Connection) -> None:
             resources.delete(db, "endpoint", endpoint.name)

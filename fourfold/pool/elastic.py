@@ -111,7 +111,9 @@ class ElasticFleet:
         self.signature: Loaded | None = None
         self.changed: Callable[[], None] = lambda: None
         self.asleep = False
-        """Nothing is there and nothing is to be done until a call comes: thousands of such fleets cost no time."""
+        """Nothing is there and nothing is to be done until a call comes: it need not be ticked."""
+        self.woken: Callable[[], None] = lambda: None
+        """Called when it sleeps no more."""
         self._placer = placer
         self._room = room
         self._bill = bill
@@ -167,7 +169,7 @@ class ElasticFleet:
     def resize(self, *, max_concurrency: int, provisioned: int) -> None:
         """Change the bounds; they hold at once. Calls that run above a lower bound finish."""
         self._bill_kept()
-        self.asleep = False
+        self._wake()
         self.elasticity = replace(self.elasticity, max_concurrency=max_concurrency, provisioned=provisioned)
         self.batcher.batching = replace(self.batcher.batching, queue_length=max_concurrency)
         self._keep_provisioned()
@@ -175,14 +177,14 @@ class ElasticFleet:
     def submit(self, waiter: Waiter) -> None:
         """Take a call. Raises ThrottlingException, PayloadTooLarge, or ModelError while the model cannot be loaded."""
         self._admit(len(waiter.call.body))
-        self.asleep = False
+        self._wake()
         self.batcher.submit(waiter)
         self._start_for_waiting()
 
     def submit_stream(self, waiter: StreamWaiter) -> None:
         """Take a call that is answered in parts. Raises as `submit`."""
         self._admit(len(waiter.call.body))
-        self.asleep = False
+        self._wake()
         self.batcher.submit_stream(waiter)
         self._start_for_waiting()
 
@@ -205,6 +207,11 @@ class ElasticFleet:
         self._keep_provisioned()
         if self._loop.time() - self._kept_since >= 1.0:
             self._bill_kept()
+
+    def _wake(self) -> None:
+        if self.asleep:
+            self.asleep = False
+            self.woken()
 
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more calls, finish those there are within `grace` seconds, end the workers."""
