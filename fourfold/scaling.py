@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 
 def serverless_starts(*, waiting: int, starting: int, workers: int, max_concurrency: int) -> int:
@@ -91,3 +92,19 @@ def step_of(steps: Sequence[Mapping[str, float]], over: float) -> Mapping[str, f
         if lower <= over < upper or (over < 0 and lower < over <= upper):
             return step
     return None
+
+
+def fault_of(steps: Sequence[Mapping[str, float]]) -> str:
+    """What is wrong with steps that cannot be followed; empty: nothing."""
+    spans = sorted(
+        (step.get("MetricIntervalLowerBound", -math.inf), step.get("MetricIntervalUpperBound", math.inf))
+        for step in steps
+    )
+    if any(lower >= upper for lower, upper in spans):
+        return "a step's MetricIntervalLowerBound must be less than its MetricIntervalUpperBound"
+    for (_, end), (start, _) in pairwise(spans):
+        if start < end:
+            return "the ranges of steps must not overlap"
+        if start > end:
+            return "there must be no gap between the ranges of steps"
+    return ""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold.scaling import needed, step_of, stepped, tracked
+from fourfold.scaling import fault_of, needed, step_of, stepped, tracked
 
 counts = st.integers(0, 1000)
 series = st.lists(st.floats(0, 1e6), max_size=12)
@@ -65,3 +65,21 @@ def test_bounds_belong_to_one_step():
     assert [(step_of(up, over) or {}).get("ScalingAdjustment") for over in (-1, 0, 9, 10, 99)] == [None, 1, 1, 2, 2]
     down = [{"MetricIntervalUpperBound": 0.0, "ScalingAdjustment": -1}]
     assert step_of(down, -5.0) == down[0]
+
+
+@pytest.mark.parametrize(
+    ("spans", "fault"),
+    [
+        ([(None, None)], ""),
+        ([(0, 10), (10, None), (None, 0)], ""),
+        ([(0, 20), (10, None)], "overlap"),
+        ([(None, None), (0, None)], "overlap"),
+        ([(0, 5), (10, None)], "gap"),
+        ([(10, 5)], "less than"),
+    ],
+)
+def test_steps_that_cannot_be_followed(spans, fault):
+    names = ("MetricIntervalLowerBound", "MetricIntervalUpperBound")
+    steps = [{name: bound for name, bound in zip(names, span, strict=True) if bound is not None} for span in spans]
+    assert fault in fault_of(steps)
+    assert bool(fault) == bool(fault_of(steps))

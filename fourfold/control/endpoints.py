@@ -25,6 +25,7 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.config import Limits
 from fourfold.control import deployments
+from fourfold.control.autoscaling.targets import check_update
 from fourfold.errors import ResourceLimitExceeded, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
@@ -105,6 +106,7 @@ class Endpoints:
             endpoint = self._settled(db, request["EndpointName"])
             wanted = self._wish(db, request["EndpointConfigName"])
             _refuse_change_of_kind(endpoint.document["wanted"]["config"], wanted["config"])
+            check_update(db, endpoint.name, endpoint.document["wanted"]["config"], wanted["config"])
             if request.get("RetainAllVariantProperties"):
                 excluded = request.get("ExcludeRetainedVariantProperties", [])
                 _retain(endpoint.document["wanted"], wanted, {entry["VariantPropertyType"] for entry in excluded})

@@ -140,6 +140,94 @@ def test_alarms_scale_out_and_in(server, scaling):
     )
 
 
+def metric(id: str, name: str = "Invocations", stat: str = "Sum", **more) -> dict:
+    return {
+        "Id": id,
+        "MetricStat": {"Metric": {"Namespace": "AWS/SageMaker", "MetricName": name}, "Stat": stat},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"TargetValue": 0.0}, "greater than 0"),
+        ({"ScaleInCooldown": -1}, "must not be negative"),
+        (
+            {"PredefinedMetricSpecification": {"PredefinedMetricType": "ECSServiceAverageCPUUtilization"}},
+            "no metric of",
+        ),
+        (
+            {
+                "PredefinedMetricSpecification": {
+                    "PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"
+                }
+            },
+            "no metric of the dimension",
+        ),
+        ({"CustomizedMetricSpecification": {"MetricName": "a", "Namespace": "b"}}, "needs Statistic"),
+        ({"CustomizedMetricSpecification": {"Metrics": [metric("m", stat="tm99")]}}, "not supported"),
+        ({"CustomizedMetricSpecification": {"Metrics": [metric("m"), {"Id": "e", "Expression": "m"}]}}, "Exactly one"),
+        (
+            {
+                "CustomizedMetricSpecification": {
+                    "Metrics": [metric("m", ReturnData=False), {"Id": "e", "Expression": "m / n"}]
+                }
+            },
+            "no Id of a query",
+        ),
+    ],
+)
+def test_policies_that_cannot_be_followed_are_refused(scaling, change, told):
+    scaling.register_scalable_target(**PLACE, MinCapacity=1, MaxCapacity=3)
+    predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    configuration = {"TargetValue": 70.0, "PredefinedMetricSpecification": predefined} | change
+    if "CustomizedMetricSpecification" in change:
+        del configuration["PredefinedMetricSpecification"]
+    with pytest.raises(ClientError, match=told) as error:
+        scaling.put_scaling_policy(
+            **PLACE, PolicyName="bad", PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration=configuration,
+        )  # fmt: skip
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+    assert scaling.describe_scaling_policies(ServiceNamespace="sagemaker", PolicyNames=["bad"])["ScalingPolicies"] == []
+
+
+def test_scheduled_actions_that_make_no_sense_are_refused_and_times_go_with_an_update(scaling):
+    scaling.register_scalable_target(**PLACE, MinCapacity=1, MaxCapacity=3)
+    action = {"ScheduledActionName": "odd", "Schedule": "cron(0 22 * * ? *)", "Timezone": "Europe/Madrid"}
+    bounds = {"ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 2}}
+    for change, told in (
+        ({"ScalableTargetAction": {"MinCapacity": 3, "MaxCapacity": 2}}, "must not be greater"),
+        ({"StartTime": 2e9, "EndTime": 1.9e9}, "before EndTime"),
+        ({"Timezone": "Mars/Base"}, "Timezone"),
+        ({"Schedule": "cron(0 22 * *)"}, "6 fields"),
+    ):
+        with pytest.raises(ClientError, match=told):
+            scaling.put_scheduled_action(**PLACE | action | bounds | change)
+    scaling.put_scheduled_action(**PLACE | action | bounds, StartTime=1.9e9, EndTime=2e9)
+    scaling.put_scheduled_action(**PLACE, ScheduledActionName="odd", Schedule="rate(1 day)")
+    (found,) = scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    assert (found["Schedule"], found["Timezone"]) == ("rate(1 day)", "Europe/Madrid")
+    assert found["ScalableTargetAction"] == bounds["ScalableTargetAction"]
+    assert "StartTime" not in found
+    scaling.delete_scheduled_action(**PLACE, ScheduledActionName="odd")
+
+
+def test_an_update_neither_removes_nor_replaces_what_is_scaled(server, scaling):
+    scaling.register_scalable_target(**PLACE, MinCapacity=1, MaxCapacity=3)
+    sagemaker = server.client("sagemaker")
+    variant = {"VariantName": "AllTraffic", "ModelName": "trees", "InitialInstanceCount": 1}
+    for name, change in (("larger", {"InstanceType": "ml.m5.4xlarge"}), ("renamed", {"VariantName": "other"})):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=[variant | {"InstanceType": "ml.m5.large"} | change]
+        )
+        with pytest.raises(ClientError, match="must be deregistered as scalable targets"):
+            sagemaker.update_endpoint(EndpointName="trees", EndpointConfigName=name)
+    with pytest.raises(ClientError, match="use the TagResource API"):
+        scaling.register_scalable_target(**PLACE, Tags={"team": "b"})
+
+
 def test_bad_requests_say_what_is_wrong(scaling):
     with pytest.raises(ClientError, match="must be endpoint/<name>/variant/<name>"):
         scaling.register_scalable_target(**PLACE | {"ResourceId": "trees"}, MinCapacity=1, MaxCapacity=2)

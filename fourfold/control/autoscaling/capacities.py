@@ -59,11 +59,10 @@ class Variants:
         endpoint, variant = found
         wanted = endpoint.document["wanted"]
         settled = endpoint.status in ("InService", "OutOfService", "UpdateRollbackFailed")
-        if not self._provisioned:
-            return int(wanted["counts"][variant]), settled
-        for one in wanted["config"]["ProductionVariants"]:
-            if one["VariantName"] == variant and "ServerlessConfig" in one:
-                return int(one["ServerlessConfig"].get("ProvisionedConcurrency", 0)), settled
+        for entry in wanted["config"]["ProductionVariants"]:
+            if entry["VariantName"] == variant and ("ServerlessConfig" in entry) == self._provisioned:
+                provisioned = entry.get("ServerlessConfig", {}).get("ProvisionedConcurrency", 0)
+                return int(provisioned if self._provisioned else wanted["counts"][variant]), settled
         return None
 
     async def change(self, resource: str, capacity: int) -> None:

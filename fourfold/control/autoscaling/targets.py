@@ -9,6 +9,7 @@ scaling activity  what was done and why, or why nothing was (`activities`)
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Mapping
 
@@ -18,9 +19,10 @@ from fourfold.clock import Clock
 from fourfold.control import expressions
 from fourfold.control.autoscaling import tracking
 from fourfold.control.autoscaling.alarms import Alarms, drop, keep
-from fourfold.control.autoscaling.capacities import Document, Place, Scalable
+from fourfold.control.autoscaling.capacities import INSTANCES, Document, Place, Scalable
 from fourfold.errors import ResourceLimitExceeded, ResourceNotFound, ValidationError, ValidationException
 from fourfold.records import Partition
+from fourfold.scaling import fault_of
 from fourfold.store import Store, resources, tags
 from fourfold.store.resources import Resource
 
@@ -93,6 +95,11 @@ class Targets:
             }
             if found is None:
                 resources.insert(db, Resource(TARGET, key(place), arn, now, now, "", document))
+            elif request.get("Tags"):
+                raise ValidationException(
+                    "The scalable target that you tried to tag already exists. To update tags on an existing scalable "
+                    "target, use the TagResource API."
+                )
             else:
                 found.document, found.modified_at = old | document, now
                 resources.save(db, found)
@@ -146,8 +153,8 @@ class Targets:
             raise ValidationException(f"{kind}PolicyConfiguration is needed for a policy of type {kind}.")
         if kind == "TargetTrackingScaling":
             tracking.check(configuration, place[1])
-        elif not configuration.get("StepAdjustments") or "AdjustmentType" not in configuration:
-            raise ValidationException("A step policy needs AdjustmentType and StepAdjustments.")
+        else:
+            _check_steps(configuration)
         document = {"PolicyType": kind, f"{kind}PolicyConfiguration": configuration}
         try:
             return await self._put(POLICY, place, request["PolicyName"], document)
@@ -225,6 +232,27 @@ class Targets:
         return await self._store.run(write)
 
 
+def check_update(db: Connection, endpoint: str, before: Document, after: Document) -> None:
+    """May an endpoint's config become another?
+
+    Raises:
+        ValidationException: a variant that is a scalable target is not in it, or has another InstanceType.
+    """
+    types = {one["VariantName"]: one.get("InstanceType") for one in after["ProductionVariants"]}
+    changed = []
+    for variant in before["ProductionVariants"]:
+        name = variant["VariantName"]
+        target = resources.get(db, TARGET, key((f"endpoint/{endpoint}/variant/{name}", INSTANCES)))
+        same = name in types and types[name] == variant.get("InstanceType")
+        if target is not None and not target.document.get("managed") and not same:
+            changed.append(f'"{name}"')
+    if changed:
+        raise ValidationException(
+            f'The variant(s) "[{", ".join(changed)}]" must be deregistered as scalable targets with AWS Auto Scaling '
+            "before they can be removed or have their instance type updated."
+        )
+
+
 def get(db: Connection, place: Place) -> Resource:
     """A scalable target. Raises ObjectNotFound."""
     target = resources.get(db, TARGET, key(place))
@@ -241,8 +269,23 @@ def _check_action(action: Document) -> None:
     if "Schedule" not in action:
         raise ValidationException("Schedule is required for a new scheduled action.")
     expressions.parse(action["Schedule"], action.get("Timezone", "UTC"))
-    if not action.get("ScalableTargetAction"):
+    bounds = action.get("ScalableTargetAction")
+    if not bounds:
         raise ValidationException("ScalableTargetAction must have MinCapacity or MaxCapacity.")
+    if bounds.get("MinCapacity", 0) > bounds.get("MaxCapacity", math.inf):
+        raise ValidationException("MinCapacity of ScalableTargetAction must not be greater than its MaxCapacity.")
+    if action.get("StartTime", -math.inf) >= action.get("EndTime", math.inf):
+        raise ValidationException("StartTime must be before EndTime.")
+
+
+def _check_steps(configuration: Document) -> None:
+    if not configuration.get("StepAdjustments") or "AdjustmentType" not in configuration:
+        raise ValidationException("A step policy needs AdjustmentType and StepAdjustments.")
+    fault = fault_of(configuration["StepAdjustments"])
+    if fault:
+        raise ValidationException(f"The StepAdjustments cannot be followed: {fault}.")
+    if configuration.get("Cooldown", 0) < 0:
+        raise ValidationException("Cooldown must not be negative.")
 
 
 def _check_bounds(low: int | None, high: int | None, least: int) -> None:

@@ -48,6 +48,8 @@ def check(configuration: Document, dimension: str) -> None:
         )
     if configuration["TargetValue"] <= 0:
         raise ValidationException("TargetValue must be greater than 0.")
+    if min(configuration.get(name, 0) for name in ("ScaleInCooldown", "ScaleOutCooldown")) < 0:
+        raise ValidationException("ScaleInCooldown and ScaleOutCooldown must not be negative.")
     kind = configuration.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
     known = [name for name, (its, *_) in PREDEFINED.items() if its == dimension]
     if kind is not None and kind not in known:
@@ -110,13 +112,13 @@ async def latest(measure: Measure, configuration: Document, resource: str, now: 
     """
     metric = metric_of(configuration, resource)
     queries, wanted, statistic = _queries(metric)
-    quiet = is_quiet(metric)
+    window = WINDOW if metric.get("Namespace") in (SAGEMAKER, ENDPOINTS) else MINUTE
     end = now // LOOK * LOOK
     start = end - HISTORY
     series = (await measure(queries, start, end))[wanted]
     times = [start + n * LOOK for n in range(HISTORY // LOOK) if start + n * LOOK >= since]
-    found = (dict.fromkeys(times, 0.0) if quiet else {}) | dict(series)
-    return _smoothed(times, found, (WINDOW if quiet else MINUTE) // LOOK, sums=statistic in ("Sum", "SampleCount"))
+    found = (dict.fromkeys(times, 0.0) if is_quiet(metric) else {}) | dict(series)
+    return _smoothed(times, found, window // LOOK, sums=statistic in ("Sum", "SampleCount"))
 
 
 def _smoothed(times: Sequence[float], found: Mapping[float, float], length: int, *, sums: bool) -> list[float]:
