@@ -12,10 +12,10 @@ from typing import Any
 import joblib
 import pytest
 
-from fourfold.errors import ModelLoadError
+from fourfold.errors import ModelLoadError, ValidationException
 from fourfold.storage import hub as hubs
 from fourfold.storage.artifacts import Artifacts
-from fourfold.storage.objects import Objects
+from fourfold.storage.objects import Location, Objects, parse_location
 from tests.formats.test_environment import package
 from tests.hub import Hub, running
 from tests.server import LiveServer
@@ -198,6 +198,34 @@ def test_what_a_hub_does_not_have_is_told(
     artifacts = Artifacts(tmp_path / "artifacts", Objects(tmp_path / "buckets"))
     with pytest.raises(ModelLoadError, match=expected):
         artifacts.fetch(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://b-1/a b.onnx",
+        "https://b-1.s3.amazonaws.com/a%20b.onnx",
+        "https://b-1.s3-us-west-2.amazonaws.com/a%20b.onnx",
+        "https://b-1.s3.dualstack.eu-central-1.amazonaws.com/a%20b.onnx",
+        "https://b-1.s3.cn-north-1.amazonaws.com.cn/a%20b.onnx?X-Amz-Signature=00",
+        "https://s3-fips.us-gov-west-1.amazonaws.com/b-1/a%20b.onnx?versionId=1",
+    ],
+)
+def test_every_address_of_an_object(url: str) -> None:
+    assert parse_location(url) == Location("b-1", "a b.onnx")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://b-1.s3.amazonaws.com.evil.org/k",
+        "https://example.com/s3.amazonaws.com/k",
+        "http://s3.amazonaws.com/b-1",
+    ],
+)
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ValidationException, match="write s3://bucket/key"):
+        parse_location(url)
 
 
 @pytest.mark.parametrize(

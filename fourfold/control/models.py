@@ -197,7 +197,7 @@ def _interpreter(format: str, folder: Path, environments: Path) -> str:
 
 def primary_container(model: dict[str, Any]) -> dict[str, Any]:
     """The container that answers. Raises ModelLoadError where it is chosen by each call, or holds many models."""
-    container: dict[str, Any] = model.get("PrimaryContainer") or model["Containers"][0]
+    container: dict[str, Any] = (model.get("Containers") or [model["PrimaryContainer"]])[0]
     if len(model.get("Containers", [])) > 1 or container.get("Mode") == "MultiModel":
         raise ModelLoadError(
             "A model whose containers or models each call names (InferenceExecutionConfig Direct, Mode MultiModel) is "

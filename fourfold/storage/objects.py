@@ -33,8 +33,9 @@ TEMPORARY = f"{HIDDEN}/new"
 _LABEL = "user.mime_type"
 """The extended attribute in which freedesktop.org keeps a file's media type."""
 
-_VIRTUAL_HOST = re.compile(r"^(?P<bucket>[a-z0-9][a-z0-9.-]+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
-_PATH_HOST = re.compile(r"^s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+_HOST = re.compile(
+    r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-](?:fips|dualstack))*(?:[.-][a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?"
+)
 
 UNKNOWN_TYPE = "binary/octet-stream"
 
@@ -79,7 +80,7 @@ class ObjectInfo:
 
 
 def parse_location(url: str) -> Location:
-    """Take `s3://bucket/key` or `https://bucket.s3.region.amazonaws.com/key` apart.
+    """Take `s3://bucket/key` or `https://bucket.s3.region.amazonaws.com/key` apart, whose query is not read.
 
     Raises:
         ValidationException: it is neither.
@@ -91,11 +92,9 @@ def parse_location(url: str) -> Location:
             return Location(bucket, key)
     elif scheme == "https":
         parts = urlsplit(url, allow_fragments=False)
-        path = rest.partition("/")[2]
-        if match := _VIRTUAL_HOST.match(parts.netloc):
-            return Location(match["bucket"], unquote(path))
-        if _PATH_HOST.match(parts.netloc):
-            bucket, _, key = unquote(path).partition("/")
+        path = unquote(parts.path.removeprefix("/"))
+        if match := _HOST.fullmatch(parts.netloc):
+            bucket, _, key = (match["bucket"], "", path) if match["bucket"] else path.partition("/")
             return Location(bucket, key)
     raise ValidationException(f"{url!r} is not the address of an object: write s3://bucket/key.")
 
