@@ -191,3 +191,15 @@ def test_wrong_requests_are_answered_in_openais_words(server: LiveServer, chatty
         urllib.request.urlopen(request)
     assert refused.value.code == 400
     assert json.loads(refused.value.read())["error"]["type"] == "invalid_request_error"
+
+
+def test_endpoints_are_models(server: LiveServer, chatty: str) -> None:
+    with client(server) as chat:
+        assert chatty in [model.id for model in chat.models.list()]
+        assert chat.models.retrieve(chatty).id == chatty
+        with pytest.raises(openai.NotFoundError, match="no endpoint 'nobody'"):
+            chat.models.retrieve("nobody")
+        with pytest.raises(openai.NotFoundError, match="There is no POST /openai/v1/embeddings"):
+            chat.embeddings.create(model=chatty, input="a")
+    with client(server, f"/endpoints/{chatty}") as chat:
+        assert [model.id for model in chat.models.list()] == [chatty]

@@ -5,7 +5,7 @@ links in the messages of topics                         anyone who has them; sns
 everything else                                         signed (SigV4) or with a bearer token
     /endpoints/{name}/invocations-response-stream       this file
     /v2 · /v2/…                                         oip.py
-    …/openai/v1/chat/completions                        openai.py
+    …/openai/v1/…                                       openai.py
     /metrics · /fourfold/…                              this file and the parts that bring native routes
     signing service or path says S3                     s3.py
     sagemaker, sts, iam, …                              aws.py
@@ -142,7 +142,7 @@ class Gateway:
         if scope["method"] == "POST" and scope["raw_path"].endswith(STREAM_SUFFIX):
             answer = await self._stream(scope, body)
         elif openai.takes(scope):
-            answer = await openai.chat(self._lane.routes, scope, body)
+            answer = await openai.answer(self._lane.routes, scope, body)
         elif _is_oip(path):
             answer = await self._open_inference.answer(scope, body)
         elif path == "/metrics":

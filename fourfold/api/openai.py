@@ -2,6 +2,7 @@
 
     POST /endpoints/{endpoint}/openai/v1/chat/completions      as SageMaker has it
     POST /openai/v1/chat/completions                           the endpoint is the body's `model`
+    GET  …/openai/v1/models · …/openai/v1/models/{endpoint}     the endpoints in service, as models
 
 The body goes to the model as it is, and its answer comes back as it is: JSON, or server-sent events where the body says
 `"stream": true`. A server of one's own is asked at /v1/chat/completions, and at /invocations where it has no such path.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -20,10 +22,12 @@ from starlette.types import Scope
 
 from fourfold.errors import FourfoldError, ModelError, ValidationError
 from fourfold.modes.realtime import RequestHeaders, ResponseStream, ask, choose, find_route, request_headers
-from fourfold.pool.routes import Routes, Variant
+from fourfold.pool.routes import Route, Routes, Variant
 from fourfold.records import PATH, Call
 
-_PATH = re.compile(r"(?:/endpoints/(?P<name>[^/]+))?/openai(?P<path>/v1/chat/completions)")
+_PATH = re.compile(r"(?:/endpoints/(?P<name>[^/]+))?/openai(?P<path>/.*)")
+_CHAT = "/v1/chat/completions"
+_MODELS = "/v1/models"
 _EVENTS = "text/event-stream"
 
 
@@ -34,42 +38,60 @@ class _Body(msgspec.Struct):
     stream: bool | None = False
 
 
-class NoSuchModel(ValidationError):
-    """The body's `model` names no endpoint."""
+class NotFound(ValidationError):
+    """There is no such endpoint or path."""
 
     status = 404
 
 
 def takes(scope: Scope) -> bool:
     """Is it a request for this way in?"""
-    return scope["method"] == "POST" and _PATH.fullmatch(scope["path"]) is not None
+    return _PATH.fullmatch(scope["path"]) is not None
 
 
-async def chat(routes: Routes, scope: Scope, body: bytes) -> Response:
-    """Pass a chat completion on to its endpoint."""
+async def answer(routes: Routes, scope: Scope, body: bytes) -> Response:
+    """Pass a chat completion on to its endpoint, or tell the endpoints."""
     try:
         match = _PATH.fullmatch(scope["path"])
         assert match is not None
-        asked = _decoded(body)
-        name = unquote(match["name"] or asked.model).encode()
-        if name not in routes:
-            raise NoSuchModel(
-                f"There is no endpoint {name.decode('utf-8', 'replace')!r} in service: `model` is an endpoint's name."
-            )
-        request = request_headers(scope["headers"])
-        variant = choose(find_route(routes, name), request)
-        call = _call(request, match["path"], body, stream=bool(asked.stream))
-        return await (_stream(variant, call) if call.stream else _whole(variant, call))
+        name, path = unquote(match["name"] or ""), match["path"]
+        if scope["method"] == "POST" and path == _CHAT:
+            return await _chat(routes, scope, name, body)
+        if scope["method"] == "GET" and path == _MODELS:
+            return _json({"object": "list", "data": [_model(one) for one in _names(routes) if name in ("", one)]})
+        if scope["method"] == "GET" and path.startswith(f"{_MODELS}/"):
+            return _json(_model(_find(routes, unquote(path.removeprefix(f"{_MODELS}/"))).name))
+        raise NotFound(f"There is no {scope['method']} {scope['path']}: chat completions and models are what is here.")
     except FourfoldError as error:
         return refusal(error)
 
 
+async def _chat(routes: Routes, scope: Scope, name: str, body: bytes) -> Response:
+    asked = _decoded(body)
+    request = request_headers(scope["headers"])
+    variant = choose(_find(routes, name or asked.model), request)
+    call = _call(request, body, stream=bool(asked.stream))
+    return await (_stream(variant, call) if call.stream else _whole(variant, call))
+
+
+def _find(routes: Routes, name: str) -> Route:
+    if name.encode() not in routes:
+        raise NotFound(f"There is no endpoint {name!r} in service: `model` is an endpoint's name.")
+    return find_route(routes, name.encode())
+
+
+def _names(routes: Routes) -> list[str]:
+    """The endpoints that can be asked and answered at once."""
+    return sorted(route.name for route in routes.values() if route.kind != "asynchronous")
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "fourfold"}
+
+
 def refusal(error: FourfoldError) -> Response:
     """An error as OpenAI's clients read it."""
-    status = error.status
-    if isinstance(error, ModelError):
-        status = error.original_status if 400 <= error.original_status < 500 else 500
-    return Response(_error(error), status, media_type="application/json")
+    return Response(_error(error), _status(error), media_type="application/json")
 
 
 def _decoded(body: bytes) -> _Body:
@@ -79,8 +101,8 @@ def _decoded(body: bytes) -> _Body:
         raise ValidationError(f"The body is no chat completion: {error}.") from None
 
 
-def _call(request: RequestHeaders, path: str, body: bytes, *, stream: bool) -> Call:
-    headers = (request.to_model or {}) | {PATH: path}
+def _call(request: RequestHeaders, body: bytes, *, stream: bool) -> Call:
+    headers = (request.to_model or {}) | {PATH: _CHAT}
     return Call(0, body, "application/json", _EVENTS if stream else "application/json", headers, stream)
 
 
@@ -107,6 +129,17 @@ async def _events(stream: ResponseStream, first: bytes | None) -> AsyncIterator[
         yield b"data: " + _error(error) + b"\n\n"
 
 
+def _json(value: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _status(error: FourfoldError) -> int:
+    """The model's own status where it says that the client is to blame."""
+    if isinstance(error, ModelError):
+        return error.original_status if 400 <= error.original_status < 500 else 500
+    return error.status
+
+
 def _error(error: FourfoldError) -> bytes:
-    kind = "invalid_request_error" if error.status in (400, 404, 413) else "server_error"
+    kind = "invalid_request_error" if _status(error) < 500 else "server_error"
     return msgspec.json.encode({"error": {"message": error.message, "type": kind, "param": None, "code": error.code}})

@@ -87,6 +87,7 @@ def test_binary_tensors_both_ways(pair: Model) -> None:
         ({"inputs": [AGE | {"data": [[1], [2, 3]]}, NAME]}, b"", "ragged"),
         ({"inputs": [AGE | {"data": 7}, NAME]}, b"", "'data' must be a JSON list"),
         ({"inputs": [AGE, NAME], "outputs": [{"name": "last"}]}, b"", "asked for last"),
+        ({"inputs": [AGE, NAME], "outputs": [{"name": "next", "parameters": {"classification": 2}}]}, b"", "not here"),
         ({"inputs": [AGE, NAME]}, b"more", "4 bytes follow the last binary tensor"),
         ({"inputs": [AGE | {"parameters": {"binary_data_size": 9}}, NAME]}, b"1234", "9; 4 bytes are left"),
         ({"inputs": [AGE | {"parameters": {"binary_data_size": 4}}, NAME]}, b"1234", "no multiple of INT64's 8"),

@@ -90,7 +90,10 @@ def _asked(header: dict[str, Any], parameters: Parameters) -> _Asked:
     for entry in _member(header, "outputs", list, []):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise BadRequest('Each of "outputs" must be an object with a "name".')
-        outputs[entry["name"]] = _member(entry, "parameters", dict, {}).get("binary_data", binary) is True
+        wanted = _member(entry, "parameters", dict, {})
+        if wanted.get("classification"):
+            raise BadRequest(f"Output {entry['name']} is asked for as a classification, an extension that is not here.")
+        outputs[entry["name"]] = wanted.get("binary_data", binary) is True
     return _Asked(_member(header, "id", str, None), parameters.get("model", ""), outputs, binary)
 
 
