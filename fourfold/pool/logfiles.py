@@ -6,6 +6,7 @@ writes to: what it holds moves to a file beside it, whose place the next such mo
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ KEPT = 20
 """Logs of a fleet's workers that are kept: a model that ends again and again does not fill the disk."""
 MOST_BYTES = 16 * 1024 * 1024
 """A log that is longer is shortened."""
+ALIGNED = 64 * 1024
+"""File systems take whole blocks away from a file; none has larger ones."""
 TAIL = 16384
 """Bytes at the end of a log that say why a worker ended."""
 
@@ -59,17 +62,38 @@ class LogFiles:
 
 
 def shorten(path: Path) -> None:
-    """Move what a log holds to the file beside it. What is printed in this very moment may be lost.
+    """Move what a log holds, but for its end, to the file beside it.
 
-    The file itself stays, because a worker has it open; it appends, so it goes on at the start.
+    The file itself stays, because a worker has it open and appends to it. Where the file system can take the beginning
+    of a file away (ext4, XFS) no line is lost; elsewhere all of it goes, and what is printed in this moment with it.
     """
+    begin = max(0, path.stat().st_size - 1) // ALIGNED * ALIGNED
     shutil.copyfile(path, earlier(path))
-    os.truncate(path, 0)
+    if _take_away(path, begin):
+        os.truncate(earlier(path), begin)
+    else:
+        os.truncate(path, 0)
 
 
 def earlier(path: Path) -> Path:
     """Where the part of a log is that was moved."""
     return path.with_name(path.name + ".1")
+
+
+_COLLAPSE_RANGE = 8  # linux/falloc.h
+_libc = ctypes.CDLL(None)
+
+
+def _take_away(path: Path, begin: int) -> bool:
+    """Remove the first bytes of a file, of which something stays. False where that cannot be done here."""
+    try:
+        fallocate = _libc.fallocate
+    except AttributeError:  # not Linux
+        return False
+    with path.open("r+b") as log:
+        return begin > 0 and not fallocate(
+            log.fileno(), _COLLAPSE_RANGE, ctypes.c_longlong(0), ctypes.c_longlong(begin)
+        )
 
 
 def _number(path: Path) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from fourfold.clock import ManualClock
 from fourfold.monitor.output import Output
@@ -73,12 +77,34 @@ def test_a_log_that_is_too_long_is_shortened_while_it_is_written_to(tmp_path):
     output = Output(tmp_path, ManualClock())
     with path.open("ab", buffering=0) as worker:
         for turn in range(3):
-            worker.write(b"%d" % turn + b"x" * MOST_BYTES)
+            worker.write(b"%d " % turn + b"x" * MOST_BYTES + b"\n")
             output.note()
-            assert path.stat().st_size == 0
-            assert logfiles.earlier(path).read_bytes()[:1] == b"%d" % turn
+            assert path.stat().st_size <= logfiles.ALIGNED
+            assert b"%d " % turn in logfiles.earlier(path).read_bytes()
         worker.write(b"after\n")
     output.note()
-    assert path.read_bytes() == b"after\n"
     stream = output.streams("/aws/sagemaker/Endpoints/e")["v/i-0001"]
-    assert [event.message for event in output.forward(stream, 0, 10)] == ["after"]
+    assert output.forward(stream, 0, 10)[-1].message == "after"
+
+
+NUMBERS = """
+import os, sys
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+for number in range(100_000):
+    os.write(log, b"%07d\\n" % number)
+"""
+
+
+def test_no_line_is_lost_while_a_log_is_shortened(tmp_path):
+    path, moved = tmp_path / "i-0001.log", b""
+    path.write_bytes(b"x" * logfiles.ALIGNED * 2)
+    logfiles.shorten(path)
+    if not path.stat().st_size:
+        pytest.skip("this file system cannot take the beginning of a file away")
+    path.unlink()
+    with subprocess.Popen([sys.executable, "-c", NUMBERS, str(path)]) as worker:
+        while worker.poll() is None:
+            if path.exists() and path.stat().st_size > logfiles.ALIGNED:
+                logfiles.shorten(path)
+                moved += logfiles.earlier(path).read_bytes()
+    assert [int(line) for line in (moved + path.read_bytes()).split()] == list(range(100_000))
