@@ -151,6 +151,7 @@ class Alarms:
         self._clock = clock
         self._act = act
         self._awake = asyncio.Event()
+        self._repeated: dict[str, float] = {}
 
     # What people ask
 
@@ -185,6 +186,7 @@ class Alarms:
     def remove(self, db: Connection, name: str) -> bool:
         """Delete an alarm in a transaction of somebody else. False where there is none."""
         removed = resources.delete(db, ALARM, name)
+        self._repeated.pop(name, None)
         if removed:
             self._note_change(db, name, "deleted", {"type": "Delete"})
         return removed
@@ -314,7 +316,7 @@ class Alarms:
     async def _run_actions(self, alarm: Resource, value: float | None) -> None:
         document, now = alarm.document, self._clock.now()
         acted = document.get("Acted")
-        if acted is not None and now < acted + REPEAT:
+        if acted is not None and now < max(acted, self._repeated.get(alarm.name, 0.0)) + REPEAT:
             return
         actions = document.get(_ACTIONS[alarm.status], []) if document.get("ActionsEnabled", True) else []
         if acted is not None:
@@ -322,7 +324,10 @@ class Alarms:
             if not actions:
                 return
         happened = [await self._run_action(alarm, arn, value) for arn in actions]
-        await self._write(alarm, {"Acted": now}, *happened)
+        if acted is None:
+            await self._write(alarm, {"Acted": now}, *happened)
+        else:
+            self._repeated[alarm.name] = now  # no news, and nothing that a crash may not repeat: not worth a write
 
     async def _run_action(self, alarm: Resource, arn: str, value: float | None) -> Entry:
         summary, failure = f"Successfully executed action {arn}", None

@@ -67,6 +67,19 @@ def every(db: Connection, kind: str, statuses: Sequence[str] | None = None, cont
     return [Resource(**row._mapping) for row in db.execute(query)]
 
 
+def below(db: Connection, kind: str, beginning: str) -> list[Resource]:
+    """Resources of a kind whose name begins so, oldest first."""
+    here = (resources.c.kind == kind, resources.c.name.startswith(beginning, autoescape=True))
+    found = db.execute(_SELECT.where(*here).order_by(resources.c.created_at, resources.c.name))
+    return [one for one in (Resource(**row._mapping) for row in found) if one.name.startswith(beginning)]
+
+
+def with_arn(db: Connection, kind: str, arn: str) -> Resource | None:
+    """The resource, or None."""
+    row = db.execute(_SELECT.where(resources.c.kind == kind, resources.c.arn == arn)).one_or_none()
+    return None if row is None else Resource(**row._mapping)
+
+
 def with_member(db: Connection, kind: str, member: str, text: str) -> list[Resource]:
     """Resources of a kind whose document has this text as a member, oldest first."""
     where = (resources.c.kind == kind, resources.c.document[member].as_string() == text)

@@ -220,7 +220,7 @@ async def test_the_alarms_of_a_policy_are_put_back_and_go_with_it(bench):
     members = ("AlarmName", "Namespace", "MetricName", "Statistic", "Period", "EvaluationPeriods", "ComparisonOperator")
     await bench.alarms.put({member: changed[member] for member in members} | {"Threshold": 1e9})
     await bench.alarms.delete([low])
-    await bench.spend(10)
+    await bench.spend(60)
     assert await definitions() == before
     await track(bench, target=80, DisableScaleIn=True)
     assert await definitions() == {high: (80, before[high][1]), "mine": before["mine"]}

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 TICK = 5.0
 COOLDOWN = 300
 """Seconds after a change before the next of its kind, where a policy says nothing; SageMaker's default."""
+KEEP = 60.0
+"""Seconds between two looks at whether policies have their alarms."""
 FULFILL = 900.0
 """Seconds after which a change that was not reached is given up."""
 
@@ -52,16 +54,15 @@ class Autoscaler:
         self._clock = clock
         self._measure = measure
         self._deciding = asyncio.Lock()
+        self._kept_alarms = -KEEP
 
     async def act(self, arn: str, alarm: Document, value: float | None) -> None:
         """An alarm's action: do what the policy of this ARN wants. Raises ObjectNotFound."""
-        policies = await self._targets.find(POLICY)
-        policy = next((one for one in policies if one.arn == arn), None)
+        policy = await self._store.run(lambda db: resources.with_arn(db, POLICY, arn))
         if policy is None:
             raise ObjectNotFound(f"No scaling policy has the ARN {arn}.")
-        beside = [one for one in policies if place_of(one) == place_of(policy)]
         async with self._deciding:
-            await self._follow(policy, beside, alarm, value)
+            await self._follow(policy, alarm, value)
 
     async def run(self) -> None:
         """Keep what was asked, for ever."""
@@ -81,10 +82,16 @@ class Autoscaler:
         await managed.keep(self._store, self._targets)
 
     async def _keep_alarms(self) -> None:
-        try:
-            await self._store.run(self._targets.keep_alarms)
-        except FourfoldError as error:
-            log.warning("alarms of scaling policies are missing", extra={"reason": error.message})
+        """Once a minute: somebody may have changed or deleted alarms of policies."""
+        now = self._clock.monotonic()
+        if now < self._kept_alarms + KEEP:
+            return
+        self._kept_alarms = now
+        for policy in await self._targets.find(POLICY):
+            try:
+                await self._targets.keep_alarms(policy)
+            except FourfoldError as error:
+                log.warning("a policy lacks its alarms", extra={"policy": policy.arn, "reason": error.message})
 
     async def _run_actions(self) -> None:
         now = self._clock.now()
@@ -121,10 +128,10 @@ class Autoscaler:
         """Is nothing else going on?"""
         return settled and not target.document.get("active") and self._clock.now() >= target.document.get("retry_at", 0)
 
-    async def _follow(self, policy: Resource, beside: Sequence[Resource], alarm: Document, value: float | None) -> None:
+    async def _follow(self, policy: Resource, alarm: Document, value: float | None) -> None:
         """Do what a policy wants, where nothing else goes on; if it does, the alarm calls again in a minute."""
         place = place_of(policy)
-        target = await self._store.run(lambda db: targets.get(db, place))
+        target, beside = await self._store.run(lambda db: (targets.get(db, place), targets.of(db, POLICY, place)))
         found = await self._targets.scalable(place).capacity(place[0])
         if found is None or not self._may_change(target, found[1]):
             return

@@ -190,10 +190,15 @@ class Targets:
 
         await self._store.run(write)
 
-    def keep_alarms(self, db: Connection) -> None:
-        """Give every policy the alarms that it should have; somebody may have changed or deleted them."""
-        for policy in resources.every(db, POLICY):
-            keep(db, policy, self._alarms)
+    async def keep_alarms(self, policy: Resource) -> None:
+        """Give a policy the alarms that it should have, if it still exists."""
+
+        def write(db: Connection) -> None:
+            found = resources.get(db, POLICY, policy.name)
+            if found is not None:
+                keep(db, found, self._alarms)
+
+        await self._store.run(write)
 
     async def find(self, kind: str) -> list[Resource]:
         """All of one kind, oldest first."""
@@ -324,4 +329,4 @@ def _digest(place: Place) -> str:
 
 def of(db: Connection, kind: str, place: Place) -> list[Resource]:
     """A target's policies, actions or activities, oldest first."""
-    return [one for one in resources.every(db, kind) if place_of(one) == place]
+    return resources.below(db, kind, f"{key(place)}|")
