@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourfold.errors import ResourceInUse, ResourceNotFound, ValidationException
-from fourfold.modes.batch import plan
+from fourfold.modes.batch.options import PARQUET
 from fourfold.store import shards
 
 
@@ -168,7 +168,7 @@ async def test_a_parquet_object_of_many_row_groups(site):
     async with site.running():
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://data/in/"}}
         job = await site.run(
-            TransformInput={"DataSource": source, "ContentType": plan.PARQUET[0]},
+            TransformInput={"DataSource": source, "ContentType": PARQUET[0]},
             TransformOutput={"S3OutputPath": "s3://data/out/"},
             DataProcessing={"InputFilter": "$['a','b','c']", "JoinSource": "Input"},
         )
@@ -186,7 +186,7 @@ async def test_a_big_csv_object_becomes_a_table_with_its_columns_kept(site):
     async with site.running():
         job = await site.run(
             TransformInput={"DataSource": source, "ContentType": "text/csv; header=present", "SplitType": "Line"},
-            TransformOutput={"S3OutputPath": "s3://data/out/", "Accept": plan.PARQUET[0]},
+            TransformOutput={"S3OutputPath": "s3://data/out/", "Accept": PARQUET[0]},
             DataProcessing={"InputFilter": "$[1:]", "JoinSource": "Input"},
         )
         assert job.status == "Completed", job.document

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from fourfold.formats.base import Model
 from fourfold.modes.batch import shard
+from fourfold.modes.batch.options import Options
 from fourfold.modes.batch.orders import Done, Order, Report
-from fourfold.modes.batch.plan import Options, Slice
+from fourfold.modes.batch.plan import Slice
 from fourfold.records import Call
 from tests.batch.models import Echo, Sums, Upper
 

@@ -14,7 +14,7 @@ import msgspec
 from fourfold.formats.base import ArrayModel, Model
 from fourfold.modes.batch import filters, join
 from fourfold.modes.batch.filters import Filter, FilterError
-from fourfold.modes.batch.plan import CSV, JSON_LINES, Options
+from fourfold.modes.batch.options import CSV, JSON_LINES, Options
 from fourfold.modes.batch.rows import BadRecord, check_length
 from fourfold.modes.batch.split.base import Record, Window
 from fourfold.modes.batch.split.lines import Lines

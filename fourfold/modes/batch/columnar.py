@@ -17,7 +17,8 @@ from fourfold.formats.base import ArrayModel, Arrays, Tensor
 from fourfold.formats.codecs import BadRequest, tensors
 from fourfold.formats.codecs.parquet import to_table
 from fourfold.modes.batch.filters import Filter
-from fourfold.modes.batch.plan import ARROW, Slice
+from fourfold.modes.batch.options import ARROW
+from fourfold.modes.batch.plan import Slice
 from fourfold.modes.batch.rows import BLOCK
 
 BATCH_ROWS = 16 * BLOCK

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fourfold.modes.batch import filters, join
-from fourfold.modes.batch.plan import CSV, JSON_LINES, Options
+from fourfold.modes.batch.options import CSV, JSON_LINES, Options
 from fourfold.modes.batch.split.base import Record, Window
 from fourfold.modes.batch.split.lines import Lines
 

@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.config import Settings
 from fourfold.errors import ResourceInUse, ResourceNotFound, ValidationException
-from fourfold.modes.batch import plan
+from fourfold.modes.batch.addresses import errors_url
+from fourfold.modes.batch.options import SHARD_BYTES, options_of
 from fourfold.modes.batch.running.lanes import LEASE, Running
 from fourfold.modes.batch.running.record import KIND, destination
 from fourfold.modes.batch.running.tools import Prepare, Slots, Tools
@@ -54,7 +55,7 @@ class Jobs:
         *,
         cores: int | None = None,
         owner: str = "local",
-        shard_bytes: int = plan.SHARD_BYTES,
+        shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -75,7 +76,7 @@ class Jobs:
             ResourceInUse: the name is taken.
         """
         name = request["TransformJobName"]
-        plan.options(request)
+        options_of(request)
         now = self._clock.now()
         arn = self._settings.partition.arn(f"transform-job/{name}")
         pairs = {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
@@ -155,7 +156,7 @@ class Jobs:
             base = destination(self._find(db, name))
             failed = [{"Object": row.url, "Reason": row.reason} for row in shards.failures(db, name)]
             reported = [
-                {"Object": row.url, "BadRecords": row.errors, "Report": plan.errors_url(base, row.output)}
+                {"Object": row.url, "BadRecords": row.errors, "Report": errors_url(base, row.output)}
                 for row in shards.with_errors(db, name)
             ]
             return failed + reported

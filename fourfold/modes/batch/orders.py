@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import msgspec
 
-from fourfold.modes.batch.plan import Options, Shard, Slice
+from fourfold.modes.batch.options import Options
+from fourfold.modes.batch.plan import Shard, Slice
 
 SURVEY = "fourfold.modes.batch.survey:run"
 RUN = "fourfold.modes.batch.shard:run"

@@ -20,7 +20,7 @@ from fourfold.formats.codecs import BadRequest, Codec, codec_for, negotiate, ten
 from fourfold.formats.codecs.request import Request
 from fourfold.modes.batch import join
 from fourfold.modes.batch.filters import Filter, FilterError
-from fourfold.modes.batch.plan import Options
+from fourfold.modes.batch.options import Options
 from fourfold.modes.batch.split.base import Record, Split, Window
 
 BLOCK = 4096

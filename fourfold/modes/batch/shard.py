@@ -30,13 +30,15 @@ from fourfold.formats.base import ArrayModel, AsyncModel, Model
 from fourfold.formats.codecs import BadRequest
 from fourfold.formats.codecs.parquet import to_table
 from fourfold.modes.batch import columnar, filters, join, overlap
+from fourfold.modes.batch.addresses import errors_url
 from fourfold.modes.batch.blobs import CHUNK, Blobs, Commits
 from fourfold.modes.batch.calls import Calls
 from fourfold.modes.batch.columnar import BadRow, Tables, TableWriter
 from fourfold.modes.batch.filters import FilterError
 from fourfold.modes.batch.finish import Finish, MismatchError
+from fourfold.modes.batch.options import CSV, JSON_LINES, PARQUET
 from fourfold.modes.batch.orders import Beat, Done, Order, Report
-from fourfold.modes.batch.plan import CSV, JSON_LINES, PARQUET, Slice, errors_url
+from fourfold.modes.batch.plan import Slice
 from fourfold.modes.batch.rows import Answered, BadRecord, Encoder, Rows, answer_codec
 from fourfold.modes.batch.split.base import Record, Split, SplitError, Whole, Window
 from fourfold.modes.batch.split.lines import BOM, Lines

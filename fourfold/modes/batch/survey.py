@@ -13,6 +13,7 @@ import msgspec
 from fourfold.errors import FourfoldError, ValidationException
 from fourfold.formats.base import AsyncModel, Model
 from fourfold.modes.batch import columnar, overlap, plan
+from fourfold.modes.batch.addresses import manifest, output_url
 from fourfold.modes.batch.blobs import Blobs
 from fourfold.modes.batch.orders import Piece, Planned, Survey
 from fourfold.modes.batch.plan import Found, Shard, Slice
@@ -49,7 +50,7 @@ def _plan(survey: Survey, blobs: Blobs, tell: Callable[[Piece], None]) -> int:
     def noted() -> Iterator[tuple[int, Found, str]]:
         nonlocal count
         for number, item in found:
-            output = plan.output_url(survey.destination, item.url, source)
+            output = output_url(survey.destination, item.url, source)
             objects.append(Slice(number, item.url, output, item.size, 0, item.size))
             count += 1
             yield number, item, output
@@ -70,7 +71,7 @@ def _numbered(survey: Survey, blobs: Blobs) -> tuple[str, Iterator[tuple[int, Fo
     if survey.data_type == "S3Prefix":
         return survey.source, enumerate(blobs.list(survey.source))
     content = _short(blobs, survey.source)
-    prefix, urls = plan.manifest(content, survey.source)
+    prefix, urls = manifest(content, survey.source)
     return prefix, enumerate(_listed(url, blobs) for url in urls)
 
 

@@ -10,9 +10,9 @@ import msgspec
 from sqlalchemy.engine import Connection
 
 from fourfold.errors import ModelError
-from fourfold.modes.batch import plan
+from fourfold.modes.batch.addresses import errors_url
+from fourfold.modes.batch.options import PARQUET
 from fourfold.modes.batch.orders import ASSEMBLE, Assembly, Done
-from fourfold.modes.batch.plan import PARQUET
 from fourfold.modes.batch.running.record import Record
 from fourfold.modes.batch.running.tools import Tools
 from fourfold.modes.batch.running.workers import Worker
@@ -31,7 +31,7 @@ async def assemble(record: Record, tools: Tools, worker: Worker, number: int) ->
     if results is None or row.state != "pending":
         return
     parts = tuple(msgspec.convert(result, Done) for result in results)
-    errors = plan.errors_url(record.destination, row.output)
+    errors = errors_url(record.destination, row.output)
     is_table = record.options.answer in PARQUET or record.options.columnar
     order = msgspec.msgpack.encode(Assembly(record.root, row.output, errors, parts, is_table))
     reason = ""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import Connection
 
-from fourfold.modes.batch import plan
+from fourfold.modes.batch.options import options_of
 from fourfold.modes.batch.running.tools import Tools
 from fourfold.storage.objects import parse_location
 from fourfold.store import resources
@@ -35,7 +35,7 @@ class Record:
         self.name = job.name
         self.arn = job.arn
         self.document = job.document
-        self.options = msgspec.structs.replace(plan.options(job.document), shard_bytes=tools.shard_bytes)
+        self.options = msgspec.structs.replace(options_of(job.document), shard_bytes=tools.shard_bytes)
         self.destination = destination(job)
         self.root = str(tools.settings.buckets.resolve())
         self._tools = tools
