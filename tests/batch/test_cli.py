@@ -182,7 +182,7 @@ def test_a_schedule_runs_a_job_and_tells_of_it(shell: Shell, server: LiveServer)
     (shell.folder / "job.json").write_text(json.dumps(job))
     created = shell.run("schedule", "create", "nightly", "--cron", "0 2 * * *", "--batch", "job.json")
     assert "cron(0 2 * * ? *)" in created.stdout
-    assert "nightly-<aws.scheduler.scheduled-time>" in created.stderr
+    assert "nightly-<aws.scheduler.scheduled-time>" in created.stdout
     soon = (datetime.now(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S")
     shell.run("schedule", "create", "once", "--at", soon, "--batch", "job.json", "--window", "1", "--retries", "2")
     shell.run("schedule", "disable", "nightly")
