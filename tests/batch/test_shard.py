@@ -19,6 +19,7 @@ from fourfold.modes.batch import shard
 from fourfold.modes.batch.options import Options
 from fourfold.modes.batch.orders import Done, Order, Report
 from fourfold.modes.batch.plan import Slice
+from fourfold.modes.batch.reading import first_line
 from fourfold.records import Call
 from tests.batch.models import Echo, Sums, Upper
 
@@ -48,7 +49,7 @@ class Bench:
             slices = [
                 msgspec.structs.replace(
                     whole, start=a, stop=b, quotes=quoted, inside=quoted and count % 2 == 1,
-                    header=shard.first_line([content]) if options.header else "",
+                    header=first_line([content]) if options.header else "",
                 )
                 for a, b, count in zip(edges, edges[1:], quotes, strict=False)
             ]  # fmt: skip

@@ -13,9 +13,10 @@ import msgspec
 
 from fourfold.formats.base import ArrayModel, Model
 from fourfold.modes.batch import filters, join
+from fourfold.modes.batch.bad import BadRecord
 from fourfold.modes.batch.filters import Filter, FilterError
 from fourfold.modes.batch.options import CSV, JSON_LINES, Options
-from fourfold.modes.batch.rows import BadRecord, check_length
+from fourfold.modes.batch.rows import check_length
 from fourfold.modes.batch.split.base import Record, Window
 from fourfold.modes.batch.split.lines import Lines
 from fourfold.records import Call, Reply

@@ -19,6 +19,7 @@ from fourfold.formats.base import ArrayModel, Arrays
 from fourfold.formats.codecs import BadRequest, Codec, codec_for, negotiate, tensors
 from fourfold.formats.codecs.request import Request
 from fourfold.modes.batch import join
+from fourfold.modes.batch.bad import BadRecord
 from fourfold.modes.batch.filters import Filter, FilterError
 from fourfold.modes.batch.options import Options
 from fourfold.modes.batch.split.base import Record, Split, Window
@@ -32,13 +33,6 @@ SMALL = 2048
 _NO_BODY = Request({})
 _NULLS = ["", "na", "NA", "n/a", "N/A", "null", "NULL", "none", "None", "NaN", "nan"]
 _decode_matrix = msgspec.json.Decoder(list[list[float]]).decode
-
-
-class BadRecord(NamedTuple):
-    """A record that the model cannot answer, and why."""
-
-    record: Record
-    reason: str
 
 
 class Answered(NamedTuple):

@@ -17,7 +17,7 @@ from fourfold.modes.batch.addresses import manifest, output_url
 from fourfold.modes.batch.blobs import Blobs
 from fourfold.modes.batch.orders import Piece, Planned, Survey
 from fourfold.modes.batch.plan import Found, Shard, Slice
-from fourfold.modes.batch.shard import first_line
+from fourfold.modes.batch.reading import first_line
 
 PIECE = 16
 """Shards that are told at a time."""
