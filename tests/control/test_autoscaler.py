@@ -296,7 +296,12 @@ async def test_scheduled_actions_run_at_their_time_once_and_after_a_restart(benc
     assert bench.instances.count == 1
     await bench.spend(20)
     assert bench.instances.count == 4
-    assert (await bench.activities())[0]["Cause"] == "scheduled action name morning was triggered"
+    change, bounds = sorted(await bench.activities(), key=lambda one: one["Description"])  # at the same moment
+    assert bounds["Description"] == "Setting min capacity to 4 and max capacity to 8"
+    assert bounds["Cause"] == "scheduled action name morning was triggered"
+    assert (change["Description"], change["Cause"]) == (
+        "Setting desired instance count to 4.", "minimum capacity was set to 4",
+    )  # fmt: skip
     nightly = {"ScheduledActionName": "night", "Schedule": "cron(0 9 * * ? *)", "Timezone": "UTC"}
     await bench.targets.put_action(PLACE | nightly | {"ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 2}})
     await bench.clock.advance(2 * 3600)  # the server was away at nine

@@ -10,7 +10,7 @@ import uuid
 from sqlalchemy.engine import Connection
 
 from fourfold.clock import Clock
-from fourfold.control.autoscaling.capacities import Document
+from fourfold.control.autoscaling.capacities import Document, Place
 from fourfold.control.autoscaling.targets import ACTIVITY, TARGET, key, of, place_of
 from fourfold.store import Store, resources
 from fourfold.store.resources import Resource
@@ -41,15 +41,16 @@ class Activities:
             words: what is counted, e.g. `desired instance count`.
         """
         now = self._clock.now()
+        reached = f"Successfully set {words} to {capacity}."
         activity = {
             "Description": f"Setting {words} to {capacity}.",
             "Cause": cause,
             "StartTime": now,
             "StatusCode": "InProgress",
-            "StatusMessage": f"Successfully asked for a {words} of {capacity}; it is being fulfilled.",
+            "StatusMessage": f"{reached} Waiting for change to be fulfilled by sagemaker.",
         }
         id = str(uuid.uuid4())
-        under_way = {"active": id, "goal": capacity, "change": change, "cause": None, "begun": now, "not_scaled": None}
+        under_way = {"active": id, "goal": capacity, "change": change, "begun": now, "not_scaled": None}
         await self._write(target, id, activity, under_way)
 
     async def finish(self, target: Resource, status: str, message: str) -> None:
@@ -95,13 +96,8 @@ class Activities:
         await self._write(target, str(uuid.uuid4()), activity, {"not_scaled": reason})
 
     async def _write(self, target: Resource, id: str, activity: Document, changes: Document) -> None:
-        place, now = place_of(target), self._clock.now()
-
         def write(db: Connection) -> None:
-            for old in of(db, ACTIVITY, place)[: -MOST_ACTIVITIES + 1]:
-                resources.delete(db, ACTIVITY, old.name)
-            name = key(place, id)
-            resources.insert(db, Resource(ACTIVITY, name, f"scaling-activity/{id}", now, now, "", activity))
+            _add(db, place_of(target), id, activity)
             found = resources.get(db, TARGET, target.name)
             if found is not None:
                 found.document = found.document | changes
@@ -109,3 +105,24 @@ class Activities:
 
         target.document = target.document | changes
         await self._store.run(write)
+
+
+def bounds_were_set(db: Connection, target: Resource, action: str, now: float) -> None:
+    """A scheduled action has given a target its bounds."""
+    bounds = f"min capacity to {target.document['min']} and max capacity to {target.document['max']}"
+    activity = {
+        "Description": f"Setting {bounds}",
+        "Cause": f"scheduled action name {action} was triggered",
+        "StartTime": now,
+        "EndTime": now,
+        "StatusCode": "Successful",
+        "StatusMessage": f"Successfully set {bounds}",
+    }
+    _add(db, place_of(target), str(uuid.uuid4()), activity)
+
+
+def _add(db: Connection, place: Place, id: str, activity: Document) -> None:
+    for old in of(db, ACTIVITY, place)[: -MOST_ACTIVITIES + 1]:
+        resources.delete(db, ACTIVITY, old.name)
+    now = activity["StartTime"]
+    resources.insert(db, Resource(ACTIVITY, key(place, id), f"scaling-activity/{id}", now, now, "", activity))

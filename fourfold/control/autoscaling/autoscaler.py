@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock
 from fourfold.control import expressions
 from fourfold.control.autoscaling import managed, targets, tracking
-from fourfold.control.autoscaling.activities import Activities
+from fourfold.control.autoscaling.activities import Activities, bounds_were_set
 from fourfold.control.autoscaling.capacities import Document
 from fourfold.control.autoscaling.targets import ACTION, POLICY, TARGET, ObjectNotFound, Targets, key, place_of
 from fourfold.control.autoscaling.tracking import Measure
@@ -98,7 +98,7 @@ class Autoscaler:
         for action in await self._targets.find(ACTION):
             due = _due(action.document, action.created_at, now)
             if due is not None:
-                await self._store.run(partial(_set_bounds, action=action, due=due))
+                await self._store.run(partial(_set_bounds, action=action, due=due, now=now))
 
     async def _look_at_targets(self) -> None:
         async with self._deciding:
@@ -121,8 +121,7 @@ class Autoscaler:
         low, high = document["min"], document["max"]
         if self._may_change(target, settled) and not low <= current <= high:
             bound, capacity = ("minimum", low) if current < low else ("maximum", high)
-            cause = document.get("cause") or f"{bound} capacity was set to {capacity}"
-            await self._change(target, 0, capacity, cause)
+            await self._change(target, 0, capacity, f"{bound} capacity was set to {capacity}")
 
     def _may_change(self, target: Resource, settled: bool) -> bool:
         """Is nothing else going on?"""
@@ -232,7 +231,7 @@ def _stepped(configuration: Document, alarm: Document, value: float | None, curr
     )  # fmt: skip
 
 
-def _set_bounds(db: Connection, action: Resource, due: float) -> None:
+def _set_bounds(db: Connection, action: Resource, due: float, now: float) -> None:
     """A scheduled action's time has come: its target gets new bounds, unless that is suspended."""
     found = resources.get(db, ACTION, action.name)
     target = resources.get(db, TARGET, key(place_of(action)))
@@ -245,9 +244,9 @@ def _set_bounds(db: Connection, action: Resource, due: float) -> None:
     bounds = action.document["ScalableTargetAction"]
     low = bounds.get("MinCapacity", target.document["min"])
     high = max(low, bounds.get("MaxCapacity", target.document["max"]))
-    cause = f"scheduled action name {action.name.rpartition('|')[2]} was triggered"
-    target.document = target.document | {"min": low, "max": high, "cause": cause}
+    target.document = target.document | {"min": low, "max": high}
     resources.save(db, target)
+    bounds_were_set(db, target, action.name.rpartition("|")[2], now)
 
 
 def _due(document: Document, created: float, now: float) -> float | None:
