@@ -23,6 +23,9 @@ from fourfold.api.signatures import ObjectClaim
 from fourfold.errors import S3Error
 from fourfold.storage.buckets import CHUNK, Incoming
 
+LARGEST_DOCUMENT = 2 * 1024**2
+"""Most bytes of an XML document."""
+
 _EMPTY = hashlib.sha256(b"").hexdigest().encode()
 _LONGEST_LINE = 16 * 1024
 
