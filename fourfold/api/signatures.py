@@ -216,8 +216,8 @@ class Verifier:
         """
         for name, value in headers:
             if name == b"authorization":
-                if value.startswith(b"Bearer "):
-                    return self._bearer(value)
+                if _is_bearer(value):
+                    return self._bearer(BEARER + value[len(BEARER) :].strip())
                 if value.startswith(ALGORITHM):
                     return self._signed_header(method, url, headers, value, body)
                 raise AuthenticationError(
@@ -274,8 +274,8 @@ class Verifier:
         values = joined(headers)
         authorization = values.get(b"authorization", b"")
         digest = values.get(b"x-amz-content-sha256", UNSIGNED)
-        if authorization.startswith(BEARER):
-            if self._keys.by_authorization(authorization) is None:
+        if _is_bearer(authorization):
+            if self._keys.by_authorization(BEARER + authorization[len(BEARER) :].strip()) is None:
                 raise AuthenticationError("InvalidAccessKeyId", "The API key you provided does not exist.")
             return ObjectClaim(Identity(""), UNSIGNED)
         if authorization.startswith(ALGORITHM):
@@ -465,6 +465,11 @@ def _scope(credential: bytes) -> tuple[bytes, Identity]:
         )
     identity = Identity(parts[0].decode("latin-1"), parts[3].decode("latin-1"), parts[2].decode("latin-1"))
     return credential[len(parts[0]) + 1 :], identity
+
+
+def _is_bearer(authorization: bytes) -> bool:
+    """The scheme's case does not matter (RFC 9110)."""
+    return authorization[: len(BEARER)].lower() == BEARER.lower()
 
 
 def _unknown_token() -> AuthenticationError:

@@ -139,7 +139,8 @@ def test_keys_that_are_made_or_deleted_count_at_once(door):
 
 
 def test_bearer_tokens(door):
-    assert door.ask({"authorization": f"Bearer {door.api_key}"}).access_key_id == door.key["access_key_id"]
+    for authorization in (f"Bearer {door.api_key}", f"bearer  {door.api_key} "):
+        assert door.ask({"authorization": authorization}).access_key_id == door.key["access_key_id"]
     for token in ("", "ff_", "ff_wrong", door.api_key + "x", door.api_key[:-1], "sagemaker-api-key-%%%"):
         assert door.refusal({"authorization": f"Bearer {token}"}) in (
             "UnrecognizedClientException", "IncompleteSignatureException",
