@@ -37,6 +37,7 @@ ALARM = "alarm"
 MOST_ALARMS = 5000
 EXTRA_PERIODS = 2
 """Periods before the evaluated ones whose values stand in for missing ones, as CloudWatch does it."""
+MINUTE = 60
 REPEAT = 60.0
 """Seconds after which a scaling action runs again while the alarm lasts."""
 SCALING = ":scalingPolicy:"
@@ -277,7 +278,8 @@ class Alarms:
     async def _look_at(self, alarm: Resource) -> float | None:
         document = alarm.document
         period, of = _period(document), document["EvaluationPeriods"]
-        end = self._clock.now() // period * period
+        step = min(period, MINUTE)  # periods of several minutes are looked at each minute, as CloudWatch does it
+        end = self._clock.now() // step * step
         starts = [end - n * period for n in range(of + EXTRA_PERIODS, 0, -1)]
         series = await self._series(document, starts[0], end, period)
         values = [series.get(start) for start in starts]

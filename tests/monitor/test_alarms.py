@@ -99,6 +99,16 @@ async def test_an_alarm_of_ten_seconds_goes_off_after_two_of_them_and_recovers(b
     assert bench.acted[-1] == ("arn:fine", "OK", 0.0)
 
 
+async def test_an_alarm_of_five_minutes_looks_at_the_newest_five_each_minute(bench):
+    await bench.alarms.put(RULE | {"Period": 300, "EvaluationPeriods": 1})
+    await bench.clock.advance(600)
+    assert await bench.after(60, 3) == "OK"
+    assert await bench.after(50) == "OK"
+    assert await bench.after(10, 4) == "ALARM"  # 7 in the last five minutes, which begin amid a full five
+    assert await bench.after(60) == "ALARM"
+    assert await bench.after(180) == "OK"
+
+
 async def test_only_scaling_actions_go_on_once_a_minute_while_the_alarm_lasts(bench):
     await bench.alarms.put(RULE | {"EvaluationPeriods": 1})
     await bench.clock.advance(60)
