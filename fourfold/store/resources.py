@@ -53,6 +53,11 @@ def delete(db: Connection, kind: str, name: str) -> bool:
     return bool(db.execute(resources.delete().where(*where)).rowcount)
 
 
+def delete_older(db: Connection, kind: str, than: float) -> None:
+    """Remove all of a kind that were created before a time."""
+    db.execute(resources.delete().where(resources.c.kind == kind, resources.c.created_at < than))
+
+
 def every(db: Connection, kind: str, statuses: Sequence[str] | None = None, containing: str = "") -> list[Resource]:
     """All resources of one kind, or those in one of some statuses, oldest first.
 

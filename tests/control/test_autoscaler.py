@@ -155,6 +155,9 @@ async def test_new_bounds_move_the_capacity(bench):
     await bench.spend(10)
     assert bench.instances.count == 3
     assert (await bench.activities())[0]["Cause"] == "minimum capacity was set to 3"
+    await bench.clock.advance(43 * 86400)  # activities are kept for six weeks
+    await bench.spend(10)
+    assert await bench.activities() == []
     await bench.targets.register(PLACE | {"MinCapacity": 1, "MaxCapacity": 2})
     await bench.spend(10)
     assert bench.instances.count == 2

@@ -17,6 +17,8 @@ from fourfold.store.resources import Resource
 
 MOST_ACTIVITIES = 100
 """Activities that are kept of one target."""
+KEPT = 42 * 86400.0
+"""Seconds that an activity is kept, as in AWS, whether its target still exists or not."""
 RETRY = 60.0
 """Seconds after which a change that failed is tried again."""
 
@@ -94,6 +96,11 @@ class Activities:
             "NotScaledReasons": [reason],
         }
         await self._write(target, str(uuid.uuid4()), activity, {"not_scaled": reason})
+
+    async def forget_old(self) -> None:
+        """Remove what is too old."""
+        oldest = self._clock.now() - KEPT
+        await self._store.run(lambda db: resources.delete_older(db, ACTIVITY, oldest))
 
     async def _write(self, target: Resource, id: str, activity: Document, changes: Document) -> None:
         def write(db: Connection) -> None:

@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 TICK = 5.0
 COOLDOWN = 300
 """Seconds after a change before the next of its kind, where a policy says nothing; SageMaker's default."""
-KEEP = 60.0
-"""Seconds between two looks at whether policies have their alarms."""
+TIDY = 60.0
 FULFILL = 900.0
 """Seconds after which a change that was not reached is given up."""
 
@@ -54,7 +53,7 @@ class Autoscaler:
         self._clock = clock
         self._measure = measure
         self._deciding = asyncio.Lock()
-        self._kept_alarms = -KEEP
+        self._tidied = -TIDY
 
     async def act(self, arn: str, alarm: Document, value: float | None) -> None:
         """An alarm's action: do what the policy of this ARN wants. Raises ObjectNotFound."""
@@ -72,7 +71,7 @@ class Autoscaler:
 
     async def tick(self) -> None:
         """Look at every target and action once."""
-        for step in (self._manage, self._keep_alarms, self._run_actions, self._look_at_targets):
+        for step in (self._manage, self._tidy, self._run_actions, self._look_at_targets):
             try:
                 await step()
             except Exception:
@@ -81,12 +80,13 @@ class Autoscaler:
     async def _manage(self) -> None:
         await managed.keep(self._store, self._targets)
 
-    async def _keep_alarms(self) -> None:
-        """Once a minute: somebody may have changed or deleted alarms of policies."""
+    async def _tidy(self) -> None:
+        """Once a minute: put back alarms that somebody has changed or deleted, and forget old activities."""
         now = self._clock.monotonic()
-        if now < self._kept_alarms + KEEP:
+        if now < self._tidied + TIDY:
             return
-        self._kept_alarms = now
+        self._tidied = now
+        await self._activities.forget_old()
         for policy in await self._targets.find(POLICY):
             try:
                 await self._targets.keep_alarms(policy)
