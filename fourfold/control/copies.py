@@ -101,8 +101,9 @@ class CopyKeeper:
     def _work_on(self, component: Resource) -> bool:
         """Begin what is to be done; True where its endpoint has to be waited for."""
         if component.name in self._tasks:
-            if component.status == "Deleting":
-                self._tasks[component.name].cancel()  # what is being started is not wanted any more
+            task = self._tasks[component.name]
+            if component.status == "Deleting" and not task.cancelling():
+                task.cancel()  # what is being started is not wanted any more
             return False
         host = self._host(component.document["EndpointName"], component.document["VariantName"])
         if component.status == "Deleting":
@@ -136,7 +137,7 @@ class CopyKeeper:
         current = min(len(fleet.ready), fleet.wanted)  # those that are being ended are no copies any more
         await self._settle(component, "InService", {"deployed": deployed, "current": current})
         if before is not None and before is not fleet:
-            await before.stop()
+            host.retire(before)
 
     async def _restore(self, component: Resource, host: Components) -> Fleet | None:
         """After a restart amid an update: the copies of before, so that there is something to go back to."""
@@ -217,7 +218,7 @@ class CopyKeeper:
         try:
             await deployment.run({name: document["copies"]}, self._clock.monotonic())
         except asyncio.CancelledError:  # it is being deleted
-            await _end(host, name, fleet)
+            _end(host, name, fleet)
             raise
         except Exception as error:
             reason = with_log(_reason(error), fleet.last_log()) if fleet.failure else _reason(error)
@@ -228,7 +229,7 @@ class CopyKeeper:
                 before.scale(had)
             except ModelLoadError as problem:
                 reason += f" The roll-back failed: {problem.message}"
-            await _end(host, name, fleet)
+            _end(host, name, fleet)
             raise RolledBack(reason) from error
 
     def _fleet(self, component: Resource, specification: Document, prepared: Prepared) -> Fleet:
@@ -332,10 +333,10 @@ def _instance_type(endpoint: Resource, name: str) -> str:
     return next((str(one.get("InstanceType", "")) for one in variants if one["VariantName"] == name), "")
 
 
-async def _end(host: Components, name: str, fleet: Fleet) -> None:
+def _end(host: Components, name: str, fleet: Fleet) -> None:
     """End new copies that are not to take over; what they have, they finish."""
     host.share(name, fleet, 0.0)
-    await fleet.stop()
+    host.retire(fleet)
 
 
 async def _untold(_stage: str) -> None:

@@ -10,7 +10,6 @@ Limits: https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.ht
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -264,8 +263,3 @@ class Deployment:
 def part(count: int, share: float) -> int:
     """Instances for a share of a fleet: rounded up, at least one."""
     return max(1, math.ceil(count * share - 1e-9)) if count else 0
-
-
-async def settle(fleets: Sequence[Workers]) -> None:
-    """End fleets that get no traffic any more; what they have is finished."""
-    await asyncio.gather(*(fleet.stop() for fleet in fleets))

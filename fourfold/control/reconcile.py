@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -33,6 +34,7 @@ from fourfold.control.running import Running, keeps_workers, route, shared_route
 from fourfold.errors import FourfoldError, InternalFailure, ModelLoadError
 from fourfold.pool.components import Components
 from fourfold.pool.elastic import ElasticFleet
+from fourfold.pool.retired import Retired
 from fourfold.pool.routes import Routes
 from fourfold.pool.several import Workers
 from fourfold.store import Store, resources
@@ -83,6 +85,7 @@ class Reconciler:
         self._removing: set[str] = set()
         self._unwell: set[str] = set()
         self._retried: set[str] = set()
+        self._retired: defaultdict[str, Retired] = defaultdict(Retired)
         self.running: dict[str, Running] = {}
         self._watched: set[Workers] = set()  # all fleets but those that sleep: thousands of these cost nothing
         self.settled = False
@@ -119,6 +122,8 @@ class Reconciler:
                 fleet.tick()
                 if isinstance(fleet, ElasticFleet) and fleet.asleep:
                     self._watched.discard(fleet)
+            for retired in self._retired.values():
+                retired.tick()
             await asyncio.sleep(TICK)
 
     async def close(self) -> None:
@@ -126,6 +131,8 @@ class Reconciler:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for retired in self._retired.values():
+            retired.cancel()
 
     async def _adopt(self) -> None:
         """After a restart nothing runs: what was in service is so no more, until its workers are back."""
@@ -143,8 +150,9 @@ class Reconciler:
 
     def _work_on(self, endpoint: Resource) -> None:
         if endpoint.name in self._tasks:
-            if endpoint.status == "Deleting" and endpoint.name not in self._removing:
-                self._tasks[endpoint.name].cancel()  # what is being started is not wanted any more
+            task = self._tasks[endpoint.name]
+            if endpoint.status == "Deleting" and endpoint.name not in self._removing and not task.cancelling():
+                task.cancel()  # what is being started is not wanted any more
             return
         work = self._remove(endpoint) if endpoint.status == "Deleting" else self._deploy(endpoint)
         task = asyncio.create_task(self._guarded(endpoint.name, work))
@@ -202,7 +210,7 @@ class Reconciler:
         await self._settle(endpoint.name, revision, "InService", changes)
         log.info("endpoint in service", extra={"endpoint": endpoint.name, "revision": revision})
         if before is not None:
-            await self._end(before.without(after))
+            self._retire(endpoint.name, before.without(after))
 
     async def _change_over(
         self, endpoint: Resource, revision: int, plan: Plan, started: float, before: Running, after: Running
@@ -224,10 +232,10 @@ class Reconciler:
                 log.exception("deployment failed", extra={"endpoint": name})
             before.scale_as_wanted(after.fleets)
             await self._roll_back(endpoint, revision, deployment, str(error) or type(error).__name__, before)
-            await self._end(new)
+            self._retire(name, new)
             return False
         except asyncio.CancelledError:
-            await self._end(new)  # the endpoint is being deleted
+            self._retire(name, new)  # the endpoint is being deleted
             raise
         return True
 
@@ -256,9 +264,11 @@ class Reconciler:
             if isinstance(fleet, ElasticFleet):
                 fleet.woken = partial(self._watched.add, fleet)
 
-    async def _end(self, fleets: Sequence[Workers]) -> None:
+    def _retire(self, name: str, fleets: Sequence[Workers]) -> None:
+        """End fleets that get no traffic any more, while the endpoint may be worked on already."""
         self._watched.difference_update(fleets)
-        await deployments.settle(fleets)
+        for fleet in fleets:
+            self._retired[name].add(fleet)
 
     async def _stage(self, name: str, revision: int, wanted: Document, status: str) -> None:
         """Note what a deployment does, for DescribeEndpoint."""
@@ -314,7 +324,8 @@ class Reconciler:
         self._routes.withdraw(endpoint.name)
         running = self.running.pop(endpoint.name, None)
         if running is not None:
-            await self._end(list(running.fleets.values()))
+            self._retire(endpoint.name, list(running.fleets.values()))
+        await self._retired.pop(endpoint.name, Retired()).end()
 
         def write(db: Connection) -> None:
             resources.delete(db, "endpoint", endpoint.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from fourfold.errors import FourfoldError, ValidationError
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.link import StreamWaiter, Waiter, WorkerLink
+from fourfold.pool.retired import Retired
 from fourfold.pool.sessions import SESSION
 from fourfold.pool.several import Several
 from fourfold.records import Call
@@ -32,6 +34,7 @@ class Components(Several):
         self.refused: dict[str, int] = {}
         self._by_name: dict[str, Fleet] = {}
         self._arriving: dict[str, tuple[Fleet, float]] = {}
+        self._retired = Retired()
 
     def get(self, name: str) -> Fleet | None:
         """The copies of a component, or None."""
@@ -52,6 +55,10 @@ class Components(Several):
         self._set(_without(self._by_name, name), _without(self._arriving, name))
         self.refused.pop(name, None)
         return removed
+
+    def retire(self, fleet: Fleet) -> None:
+        """End copies that get no call any more when they have answered those that they have."""
+        self._retired.add(fleet)
 
     def items(self) -> Mapping[str, Fleet]:
         """Copies by the component's name."""
@@ -90,6 +97,15 @@ class Components(Several):
 
     async def reach(self, count: int) -> None:
         """The count of instances is not that of copies."""
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """As `Several`; copies that others have replaced end, too."""
+        await asyncio.gather(super().stop(grace), self._retired.end(grace))
+
+    def tick(self) -> None:
+        """As `Several`."""
+        super().tick()
+        self._retired.tick()
 
     def submit(self, waiter: Waiter) -> None:
         """Take a call. Raises ValidationError where it names no component that there is, or one without copies."""

@@ -46,11 +46,12 @@ class Pipeline(Several):
 
     async def stop(self, grace: float = 30.0) -> None:
         """Let calls go through to the end, within `grace` seconds, then end the workers."""
+        end = asyncio.get_running_loop().time() + grace
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout_at(end):
                 while self._relays:  # noqa: ASYNC110 - as a fleet does
                     await asyncio.sleep(0.005)
-        await super().stop(0)
+        await super().stop(max(0.0, end - asyncio.get_running_loop().time()))
 
     def _start(self, relay: _Relay) -> None:
         self._relays[relay.client] = relay

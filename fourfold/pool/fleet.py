@@ -154,6 +154,9 @@ class Fleet:
                 # Polled, because an event would have to be set on the hot path.
                 while len(self.batcher) or self.sessions or any(worker.outstanding for worker in self.ready):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
+        for worker in self.ready:
+            if worker.outstanding:
+                worker.kill(ServiceUnavailable("The endpoint is being deleted."))
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.cancel()
@@ -242,8 +245,10 @@ class Fleet:
             self.sessions.forget(link)
         if not link.gone.is_set():
             link.stop()
+            batching = self.batcher.batching
+            limit = batching.stream_timeout if link.streaming else batching.timeout
             try:
-                async with asyncio.timeout(self.batcher.batching.timeout if link.outstanding else 1.0):
+                async with asyncio.timeout(limit if link.outstanding else 1.0):
                     await link.gone.wait()
             except (TimeoutError, asyncio.CancelledError):
                 link.kill()

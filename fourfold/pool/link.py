@@ -206,6 +206,11 @@ class WorkerLink(asyncio.Protocol):
         """Calls that it works on."""
         return sum(len(batch.waiters) for batch in self._batches.values()) + len(self._streams)
 
+    @property
+    def streaming(self) -> bool:
+        """Does it answer a call in parts?"""
+        return bool(self._streams)
+
     def busy_since(self) -> float | None:
         """`loop.time()` when its oldest unfinished batch was sent. None: it has none."""
         return next(iter(self._batches.values())).since if self._batches else None

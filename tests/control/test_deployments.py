@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -32,6 +34,16 @@ def predict_fn(data, model):
     return "{name}"
 def output_fn(prediction, accept):
     return prediction
+"""
+PATIENT = """
+import os, time
+def model_fn(model_dir):
+    return None
+def transform_fn(model, data, content_type, accept):
+    yield "begun"
+    while not os.path.exists(data):
+        time.sleep(0.01)
+    yield "ended"
 """
 
 
@@ -393,6 +405,39 @@ def test_a_new_fleet_that_cannot_load_never_gets_traffic(shop):
         found = shop.wait("shop")
     assert "no weights" in found["FailureReason"]
     assert set(load.answers) == {"old"}
+
+
+def test_a_long_stream_holds_up_neither_updates_nor_the_end_of_its_endpoint(shop, handler, tmp_path):
+    shop.deploy("patient", handler(PATIENT))
+    sagemaker = shop.client("sagemaker")
+
+    def begun(until: Path) -> Iterator[dict]:
+        events = iter(
+            shop.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+                EndpointName="patient", ContentType="text/csv", Body=str(until)
+            )["Body"]
+        )
+        assert next(events)["PayloadPart"]["Bytes"] == b"begun"
+        return events
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    running = begun(first)
+    for config in ("old", "patient"):
+        sagemaker.update_endpoint(EndpointName="patient", EndpointConfigName=config)
+        shop.wait("patient")
+    first.touch()
+    assert next(running)["PayloadPart"]["Bytes"] == b"ended"
+    running = begun(second)
+    sagemaker.update_endpoint(EndpointName="patient", EndpointConfigName="old")
+    shop.wait("patient")
+    before = set(shop.worker_pids())
+    sagemaker.delete_endpoint(EndpointName="patient")
+    eventually(lambda: len(before) - len(before & set(shop.worker_pids())) == 2)  # the idle ones
+    second.touch()
+    assert next(running)["PayloadPart"]["Bytes"] == b"ended"
+    eventually(lambda: len(before) - len(before & set(shop.worker_pids())) == 3)
+    with pytest.raises(ClientError, match="Could not find"):
+        eventually(lambda: not sagemaker.describe_endpoint(EndpointName="patient"))
 
 
 def test_an_alarm_that_does_not_exist_is_refused(shop):

@@ -14,6 +14,7 @@ from fourfold.pool.batcher import Batching
 from fourfold.pool.fleet import Fleet
 from fourfold.pool.link import WorkerLink
 from fourfold.pool.local import LocalPlacer
+from fourfold.pool.retired import Retired
 from fourfold.records import Call, Reply, WorkerSpec
 from tests.server import alive
 
@@ -133,6 +134,27 @@ async def test_a_worker_that_hangs_is_replaced_after_its_deadline(placer, tmp_pa
         await hanging.outcome
     fleet.batcher.batching = Batching()
     assert await ask(fleet, b"again") == b"again"
+
+
+async def test_a_retired_fleet_answers_what_it_has_and_ends_what_hangs(placer, tmp_path):
+    fleet = make(placer, tmp_path)
+    fleet.batcher.batching = Batching(max_batch=1, timeout=1.0)
+    await fleet.start(1)
+    (pid,) = [worker.pid for worker in fleet.ready]
+    callers = [Caller(body) for body in (b"sleep:0.1", b"late", b"sleep:3600")]
+    for caller in callers:
+        fleet.submit(caller)
+    retired = Retired()
+    retired.add(fleet)
+    async with asyncio.timeout(20):
+        while not callers[-1].outcome.done() or alive(pid):
+            retired.tick()
+            await asyncio.sleep(0.01)
+    assert [(await caller.outcome).body for caller in callers[:2]] == [b"sleep:0.1", b"late"]
+    with pytest.raises(ModelError, match="did not answer within 1 s"):
+        await callers[-1].outcome
+    await retired.end()
+    assert not fleet.ready
 
 
 async def test_an_exception_of_the_model_is_a_reply_and_the_worker_lives(placer, tmp_path):
