@@ -25,7 +25,8 @@ from fourfold.advisor.drawing import draw_tree
 from fourfold.advisor.limits import limits
 from fourfold.advisor.prices import shipped
 from fourfold.api import compatibility, s3
-from fourfold.api.protocol import Contract, Operation
+from fourfold.api.contract import Contract
+from fourfold.api.protocol import Operation
 from fourfold.cli import app
 from fourfold.config import Limits, Settings
 

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fourfold.api.compression import unpack
+from fourfold.api.contract import Contract
 from fourfold.api.fastlane import request_id
-from fourfold.api.protocol import Contract, HttpAnswer, HttpRequest, operations
+from fourfold.api.protocol import HttpAnswer, HttpRequest, operations
 from fourfold.errors import FourfoldError, InternalFailure, UnknownOperationException
 
 log = logging.getLogger(__name__)

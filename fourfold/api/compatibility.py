@@ -21,7 +21,8 @@ from typing import Literal
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 
 from fourfold import api
-from fourfold.api.protocol import Contract, Operation, marked, operations
+from fourfold.api.contract import Contract
+from fourfold.api.protocol import Operation, marked, operations
 
 Status = Literal["works", "kept", "refused"]
 

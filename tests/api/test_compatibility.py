@@ -10,7 +10,8 @@ from botocore.exceptions import ClientError
 from botocore.model import ListShape, MapShape, StructureShape
 
 from fourfold.api.compatibility import RUNTIME, implemented, members
-from fourfold.api.protocol import Contract, Operation
+from fourfold.api.contract import Contract
+from fourfold.api.protocol import Operation
 from tests.server import LiveServer
 
 DECLARED = [(service, one) for service, names in implemented().items() for one in names.values()]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fourfold.api.compatibility import implemented
-from fourfold.api.protocol import Contract
+from fourfold.api.contract import Contract
 from tests.server import LiveServer
 
 CONTRACTS = {name: Contract(name) for name in implemented()}
