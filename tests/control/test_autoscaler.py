@@ -111,6 +111,21 @@ async def test_load_over_the_target_scales_out_within_two_minutes_and_no_load_sc
     assert last["EndTime"] >= last["StartTime"]
 
 
+async def test_a_metric_may_be_calculated(bench):
+    dimensions = [{"Name": name, "Value": value} for name, value in WHERE.items()]
+    calls = {"Namespace": SAGEMAKER, "MetricName": "InvocationsPerInstance", "Dimensions": dimensions}
+    metrics = [
+        {"Id": "calls", "MetricStat": {"Metric": calls, "Stat": "Sum"}, "ReturnData": False},
+        {"Id": "share", "Expression": "100 * FILL(calls, 0) / 240"},
+    ]
+    given = {"PredefinedMetricSpecification": {}, "CustomizedMetricSpecification": {"Metrics": metrics}}
+    await track(bench, target=50, ScaleInCooldown=60, **given)
+    await bench.spend(60, calls=40)  # 240 a minute, of which each instance is to have half
+    assert bench.instances.history == [1, 2]
+    await bench.spend(300)
+    assert bench.instances.count == 1
+
+
 async def test_without_cooldowns_it_does_not_overshoot(bench):
     await track(bench, ScaleOutCooldown=0, ScaleInCooldown=0)
     await bench.spend(300, calls=40)  # 240 a minute: four instances

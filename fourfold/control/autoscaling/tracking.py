@@ -110,15 +110,26 @@ async def latest(measure: Measure, configuration: Document, resource: str, now: 
 
     Only what was measured `since` the capacity changed: what was before says nothing of what is needed now.
     """
-    metric = metric_of(configuration, resource)
-    queries, wanted, statistic = _queries(metric)
-    window = WINDOW if metric.get("Namespace") in (SAGEMAKER, ENDPOINTS) else MINUTE
-    end = now // LOOK * LOOK
+    metric, end = metric_of(configuration, resource), now // LOOK * LOOK
     start = end - HISTORY
-    series = (await measure(queries, start, end))[wanted]
+    if "Metrics" in metric:
+        return await _calculated(measure, metric["Metrics"], start, end, since)
+    window = WINDOW if metric["Namespace"] in (SAGEMAKER, ENDPOINTS) else MINUTE
+    series = (await measure([single(metric, LOOK)], start, end))["m"]
     times = [start + n * LOOK for n in range(HISTORY // LOOK) if start + n * LOOK >= since]
     found = (dict.fromkeys(times, 0.0) if is_quiet(metric) else {}) | dict(series)
-    return _smoothed(times, found, window // LOOK, sums=statistic in ("Sum", "SampleCount"))
+    return _smoothed(times, found, window // LOOK, sums=metric["Statistic"] in ("Sum", "SampleCount"))
+
+
+async def _calculated(
+    measure: Measure, queries: Sequence[Document], start: float, end: float, since: float
+) -> list[float]:
+    """Values of arithmetic. What it makes of ten seconds says nothing of a minute; each value is that of its minute."""
+    wanted = next(query for query in queries if query.get("ReturnData", True))["Id"]
+    series = (await measure(with_period(queries, MINUTE), start, end))[wanted]
+    if end - MINUTE not in series:
+        return []
+    return [value for at, value in sorted(series.items()) if at >= since for _ in range(MINUTE // LOOK)]
 
 
 def _smoothed(times: Sequence[float], found: Mapping[float, float], length: int, *, sums: bool) -> list[float]:
@@ -132,15 +143,6 @@ def _smoothed(times: Sequence[float], found: Mapping[float, float], length: int,
             continue
         values.append(sum(window) * MINUTE / LOOK / len(slots) if sums else sum(window) / len(window))
     return values
-
-
-def _queries(metric: Document) -> tuple[list[Document], str, str]:
-    """Queries of a metric, the id of the wanted one, and its statistic."""
-    if "Metrics" in metric:
-        asked = with_period(metric["Metrics"], LOOK)
-        wanted = next(query for query in asked if query.get("ReturnData", True))
-        return asked, wanted["Id"], wanted.get("MetricStat", {}).get("Stat", "Average")
-    return [single(metric, LOOK)], "m", metric["Statistic"]
 
 
 def _dimensions(resource: str) -> list[Document]:
