@@ -151,8 +151,10 @@ def test_an_own_server_is_asked_where_it_listens(server: LiveServer, scripts: Pa
         for _ in range(2):
             answer = chat.chat.completions.create(model=name, messages=said("hello"))
             assert answer.choices[0].message.content == f"from {path}"
-        with pytest.raises(openai.UnprocessableEntityError, match="say something else"):
-            chat.chat.completions.create(model=name, messages=said("bad"))
+        for stream in (False, True):
+            with pytest.raises(openai.UnprocessableEntityError, match="say something else") as refused:
+                chat.chat.completions.create(model=name, messages=said("bad"), stream=stream)
+            assert refused.value.code == "bad", "as the server wrote it"
 
 
 def test_a_token_of_the_sdk_opens_the_door(server: LiveServer, chatty: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.server import LiveServer
 
@@ -70,3 +72,17 @@ def test_a_stream_that_fails_before_its_first_part_is_an_ordinary_error(server: 
     with pytest.raises(Exception, match="no") as ended, stream(server, "early", b"x"):
         pass
     assert ended.value.response["Error"]["Code"] == "ModelError"
+
+
+def test_a_stream_that_is_refused_has_the_models_status(server: LiveServer, handler: Any, onnx_model: Path) -> None:
+    code = (
+        "class Refused(Exception):\n    status_code = 422\ndef model_fn(d):\n    return None\n"
+        "def transform_fn(m, data, c, a):\n    raise Refused('say something else')\n"
+    )
+    server.deploy("refuses", handler(code))
+    server.deploy("trees", onnx_model)
+    for name, status, words in [("refuses", 422, "say something else"), ("trees", 400, "Each record needs 4 values")]:
+        with pytest.raises(ClientError) as ended, stream(server, name, b"1,2"):
+            pass
+        told = ended.value.response
+        assert (told["OriginalStatusCode"], words in told["OriginalMessage"]) == (status, True)

@@ -116,8 +116,21 @@ async def _whole(variant: Variant, call: Call) -> Response:
 
 async def _stream(variant: Variant, call: Call) -> Response:
     stream = ResponseStream(call, variant)
-    first = await stream.first()
+    try:
+        first = await stream.first()
+    except ModelError as error:
+        if not _is_object(error.original_message):
+            raise
+        return Response(error.original_message, _status(error), media_type="application/json")
     return StreamingResponse(_events(stream, first), headers={"cache-control": "no-cache"}, media_type=_EVENTS)
+
+
+def _is_object(text: str) -> bool:
+    """Is it the model's own error, in JSON?"""
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except msgspec.DecodeError:
+        return False
 
 
 async def _events(stream: ResponseStream, first: bytes | None) -> AsyncIterator[bytes]:

@@ -96,6 +96,20 @@ def failed(call: Call, message: str, error: BaseException, status: int = 500) ->
     return Reply(call.id, message.encode("utf-8", "replace"), "text/plain", status, detail=detail)
 
 
+def status_of(error: BaseException) -> int:
+    """The status that an exception stands for: 500, or its own `status_code` where it has one of an error."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and 400 <= status <= 599 else 500
+
+
+class Unanswered(Exception):
+    """A streamed call that the model answers with an error instead of parts: its own words and status."""
+
+    def __init__(self, body: bytes, status: int) -> None:
+        super().__init__(bytes(body).decode("utf-8", "replace") or f"The model answered {status}.")
+        self.status_code = status
+
+
 class Model(ABC):
     """A model that is loaded in this process."""
 
@@ -111,10 +125,10 @@ class Model(ABC):
         """Answer each call, in order. A call's failure is a Reply with its status, never an exception."""
 
     def stream(self, call: Call) -> Iterator[bytes]:
-        """Answer one call in parts. An exception ends the stream as ModelStreamError."""
+        """Answer one call in parts. An exception ends the stream, with its status where there was no part yet."""
         reply = self.invoke([call])[0]
         if reply.status != 200:
-            raise RuntimeError(reply.body.decode("utf-8", "replace"))
+            raise Unanswered(reply.body, reply.status)
         yield reply.body
 
     def close(self) -> None:  # noqa: B027  most models have nothing to close

@@ -34,7 +34,7 @@ from typing import Any
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats import images, toolkit
-from fourfold.formats.base import Artifact, AsyncModel, Model, failed
+from fourfold.formats.base import Artifact, AsyncModel, Model, Unanswered, failed, status_of
 from fourfold.formats.toolkit import Context
 from fourfold.records import Call, Reply
 
@@ -252,11 +252,8 @@ def part_of(value: Any) -> bytes:
 
 def failure(call: Call, error: Exception) -> Reply:
     """An exception as a reply: 500, or its own `status_code` where it has one."""
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int) or not 400 <= status <= 599:
-        status = 500
     message = str(getattr(error, "message", None) or error) or type(error).__name__
-    return failed(call, message, error, status)
+    return failed(call, message, error, status_of(error))
 
 
 def _program(artifact: Artifact) -> Path:
@@ -350,5 +347,5 @@ async def _close(stream: Any) -> None:
 
 def _whole(reply: Reply) -> bytes:
     if reply.status != 200:
-        raise RuntimeError(reply.body.decode("utf-8", "replace"))
+        raise Unanswered(reply.body, reply.status)
     return reply.body

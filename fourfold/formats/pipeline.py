@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from fourfold.formats.base import AsyncModel, Model
+from fourfold.formats.base import AsyncModel, Model, Unanswered
 from fourfold.records import Call, Reply
 
 
@@ -57,7 +57,7 @@ class AsyncPipeline(AsyncModel):
     async def astream(self, call: Call) -> AsyncIterator[bytes]:
         reply = await self.ainvoke(call)
         if reply.status != 200:
-            raise RuntimeError(reply.body.decode("utf-8", "replace"))
+            raise Unanswered(reply.body, reply.status)
         yield reply.body
 
     def close(self) -> None:

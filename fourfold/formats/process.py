@@ -26,7 +26,7 @@ from pathlib import Path
 import httptools
 
 from fourfold.errors import ModelLoadError
-from fourfold.formats.base import Artifact, AsyncModel
+from fourfold.formats.base import Artifact, AsyncModel, Unanswered
 from fourfold.formats.guard import STOP_SECONDS
 from fourfold.records import PATH, Call, Reply
 
@@ -69,8 +69,7 @@ class ProcessModel(AsyncModel):
         answer = await self._ask(call)
         try:
             if not 200 <= answer.status < 300:
-                said = b"".join([part async for part in answer.parts()])
-                raise RuntimeError(f"The model's server answered {answer.status}: {said.decode('utf-8', 'replace')}")
+                raise Unanswered(b"".join([part async for part in answer.parts()]), answer.status)
             async for part in answer.parts():
                 yield part
         finally:

@@ -23,7 +23,7 @@ from typing import Any
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats import pipeline, registry
-from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor
+from fourfold.formats.base import Artifact, AsyncModel, Model, Tensor, Unanswered, status_of
 from fourfold.formats.warmup import warm_up
 from fourfold.pool import memory
 from fourfold.pool.frames import (
@@ -228,9 +228,16 @@ def _stream(connection: Connection, model: Model, call: Call) -> None:
         if close is not None:
             close()
     except Exception as error:
-        _tell(traceback.format_exc())
-        end = End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        end = _broken(call, error)
     connection.send(end)
+
+
+def _broken(call: Call, error: Exception) -> End:
+    """The end of a stream that failed. What the model itself answered needs no traceback."""
+    if isinstance(error, Unanswered):
+        return End(call.id, str(error), status=error.status_code)
+    _tell(traceback.format_exc())
+    return End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc(), status_of(error))
 
 
 def _run_task(connection: Connection, model: Model, task: Task) -> None:
@@ -328,8 +335,7 @@ class AsyncWorker:
         except asyncio.CancelledError:
             end = End(call.id, "cancelled")
         except Exception as error:
-            _tell(traceback.format_exc())
-            end = End(call.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+            end = _broken(call, error)
         finally:
             self._streams.pop(call.id, None)
         self._write(end)

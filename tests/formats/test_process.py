@@ -15,7 +15,7 @@ import pytest
 
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
-from fourfold.formats.base import Artifact
+from fourfold.formats.base import Artifact, Unanswered
 from fourfold.formats.process import ProcessModel
 from fourfold.records import Call
 from tests.formats.models import call
@@ -125,8 +125,9 @@ async def test_answers_of_every_framing(model: ProcessModel) -> None:
         assert (await model.ainvoke(call("x"))).status == 200
         parts = [part async for part in model.astream(call("x", "stream"))]
         assert b"".join(parts) == b"onetwo"
-        with pytest.raises(RuntimeError, match="answered 418"):
+        with pytest.raises(Unanswered) as refused:
             [part async for part in model.astream(call("x", "teapot"))]
+        assert refused.value.status_code == 418
 
 
 async def test_a_server_that_hangs_up_costs_one_call(model: ProcessModel) -> None:
