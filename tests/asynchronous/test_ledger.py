@@ -68,6 +68,30 @@ async def test_a_call_is_claimed_by_the_transaction_that_accepts_it(tmp_path):
         assert await store.run(lambda db: queue.count(db, "a")) == queue.Counts(completed=3)
 
 
+async def test_clients_that_send_call_after_call_share_transactions_and_nobody_waits_for_those_that_stay_away(
+    tmp_path, monkeypatch
+):
+    async with ledger(tmp_path) as (made, _):
+        written = []
+        apply = made._apply
+        monkeypatch.setattr(made, "_apply", lambda db, work: written.append(len(work.acceptances)) or apply(db, work))
+
+        async def client(number: int, calls: int) -> None:
+            for i in range(calls):
+                await accept(made, call(f"{number}-{i}"), 1000)
+                for _ in range(number):  # some come back later than others
+                    await asyncio.sleep(0)
+
+        with monkeypatch.context() as patient:
+            patient.setattr("fourfold.modes.asynchronous.ledger.GATHER", 3600.0)
+            await client(1, 3)
+            await asyncio.gather(*(client(number, 5) for number in range(8)))
+        assert written == [1, 1, 1, 8, 8, 8, 8, 8]
+        made._expect(8)
+        await client(1, 2)
+        assert written[8:] == [1, 1]
+
+
 async def test_past_the_backlog_calls_are_refused_with_a_time_to_come_back(tmp_path):
     async with ledger(tmp_path) as (made, store):
         answers = await asyncio.gather(
