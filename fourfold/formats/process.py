@@ -190,8 +190,8 @@ def load(artifact: Artifact) -> ProcessModel:
     """Start the command and wait until it answers /ping.
 
     Raises:
-        ModelLoadError: there is no command, or it ended, or it did not answer within SAGEMAKER_STARTUP_TIMEOUT
-            seconds (600).
+        ModelLoadError: there is no command, or it ended, or it did not answer within nine tenths of
+            SAGEMAKER_STARTUP_TIMEOUT (600 s): before the pool gives it up, so that this reason is heard.
     """
     port = _free_port()
     command = _command(artifact, port)
@@ -204,7 +204,7 @@ def load(artifact: Artifact) -> ProcessModel:
         stdin=subprocess.DEVNULL,
     )
     try:
-        _wait(guard, port, float(artifact.environment.get("SAGEMAKER_STARTUP_TIMEOUT", _STARTUP_SECONDS)))
+        _wait(guard, port, 0.9 * float(artifact.environment.get("SAGEMAKER_STARTUP_TIMEOUT", _STARTUP_SECONDS)))
     except ModelLoadError as error:
         stop(guard)
         image = _image(artifact)
@@ -286,7 +286,11 @@ def _wait(guard: subprocess.Popen[bytes], port: int, seconds: float) -> None:
                 f"The server ended with exit status {guard.returncode} before it answered /ping; its log says why."
             )
         if time.monotonic() > deadline:
-            raise ModelLoadError(f"The server did not answer GET /ping on port {port} within {seconds:g} s.")
+            raise ModelLoadError(
+                f"The server did not answer GET /ping with 200 on port {port} within {seconds:g} s. It is told the port "
+                "by SAGEMAKER_BIND_TO_PORT and PORT, and by {port} in its command; SAGEMAKER_STARTUP_TIMEOUT in the "
+                "model's Environment gives it more time."
+            )
         time.sleep(0.02)
 
 

@@ -152,7 +152,10 @@ async def test_a_server_that_ended_ends_the_worker(tmp_path: Path) -> None:
         ("python 'server.py", r"FOURFOLD_COMMAND is .* no command line: No closing quotation"),
         ("nowhere-to-be-found", "'nowhere-to-be-found' is neither a program here nor one of the artifact"),
         (f"{sys.executable} -c 'raise SystemExit(4)'", "ended with exit status 4 before it answered /ping"),
-        (f"{sys.executable} -c 'import time; time.sleep(60)'", r"did not answer GET /ping on port \d+ within 0.2 s"),
+        (
+            f"{sys.executable} -c 'import time; time.sleep(60)'",
+            r"GET /ping .* port \d+ within 0\.18 s.*by SAGEMAKER_BIND",
+        ),
     ],
 )
 def test_a_server_that_does_not_start_says_why(tmp_path: Path, command: str, expected: str) -> None:
