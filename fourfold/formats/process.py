@@ -287,9 +287,9 @@ def _wait(guard: subprocess.Popen[bytes], port: int, seconds: float) -> None:
             )
         if time.monotonic() > deadline:
             raise ModelLoadError(
-                f"The server did not answer GET /ping with 200 on port {port} within {seconds:g} s. It is told the port "
-                "by SAGEMAKER_BIND_TO_PORT and PORT, and by {port} in its command; SAGEMAKER_STARTUP_TIMEOUT in the "
-                "model's Environment gives it more time."
+                f"The server did not answer GET /ping with 200 on port {port} within {seconds:g} s. It is told the "
+                "port by SAGEMAKER_BIND_TO_PORT and PORT, and by {port} in its command; SAGEMAKER_STARTUP_TIMEOUT in "
+                "the model's Environment gives it more time."
             )
         time.sleep(0.02)
 

@@ -128,6 +128,7 @@ def test_the_answer_is_of_the_kind_of_the_request(linear: Model, body: Any, cont
         ('[[30, "ann"], [40, "bob"]]', "application/json"),
         ('{"instances": [[30, "ann"], [40, "bob"]]}', "application/json"),
         ('{"age": [30, 40], "name": ["ann", "bob"], "else": [1, 2]}', "application/json"),
+        ('{"age": {"0": 30, "1": 40}, "name": {"0": "ann", "1": "bob"}}', "application/json"),
         ('[{"age": 30, "name": "ann", "else": 1}, {"age": 40, "name": "bob", "else": 2}]', "application/json"),
         ('[30, "ann"]\n[40, "bob"]', "application/jsonlines"),
         (",name,age\n0,ann,30\n1,bob,40\n", "text/csv"),

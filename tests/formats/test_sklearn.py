@@ -142,6 +142,7 @@ def test_a_frame_comes_in_every_way_that_pandas_writes_it(tmp_path: Path, picked
     for body, kind in [
         (rows.to_json(orient="records"), "application/json"),
         (rows.to_json(orient="split"), "application/json"),
+        (rows.to_json(), "application/json"),
         (rows.to_json(orient="records", lines=True), "application/jsonlines"),
         (json.dumps(listed.to_dict(orient="list")), "application/json"),
         (json.dumps({"instances": listed[["age", "city", "new"]].values.tolist()}), "application/json"),

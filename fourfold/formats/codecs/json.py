@@ -42,6 +42,7 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
         return Request(_table(table["columns"], table["data"], inputs))
     if value and not any(isinstance(member, (list, dict)) for member in value.values()):
         return Request(_records([value], inputs))
+    value = _without_index(value)
     if value and tensors.covers(value, inputs):
         known = {tensor.name: value[tensor.name] for tensor in inputs}
         if all(_depth(known[tensor.name]) >= _rank(tensor) for tensor in inputs):
@@ -170,6 +171,14 @@ def _columns(value: Any, inputs: tuple[Tensor, ...]) -> Arrays:
     if isinstance(value, dict):
         return tensors.by_name(value, inputs)
     return {tensors.only(inputs).name: tensors.from_values(value, inputs[0])}
+
+
+def _without_index(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns as pandas writes them by default, objects from a row's label to its value, as lists of values."""
+    kinds = {type(column) for column in columns.values()}
+    if kinds != {dict} or len({tuple(column) for column in columns.values()}) != 1:
+        return columns
+    return {name: list(column.values()) for name, column in columns.items()}
 
 
 def _rank(tensor: Tensor) -> int:
