@@ -225,7 +225,7 @@ class App:
                 Service(Autoscaling(self.store, self.targets, self.alarms, partition.account)),
                 Service(CloudWatch(self.history, self.alarms, clock)),
                 Service(Logs(self.output, partition)),
-                Service(Sts(partition)),
+                Service(Sts(partition, self.keys, clock)),
                 Service(Iam(partition)),
             ]
         )

@@ -44,7 +44,7 @@ class Service:
             name: method for part in implementations for name, method in operations(part).items()
         }  # fmt: skip
 
-    async def answer(self, request: HttpRequest, region: str, id: str) -> HttpAnswer:
+    async def answer(self, request: HttpRequest, region: str, id: str, access_key_id: str = "") -> HttpAnswer:
         """Parse, call, serialize; every failure in the service's own form."""
         contract = self.contract
         protocol = contract.spoken(request)
@@ -52,7 +52,7 @@ class Service:
         try:
             if encoding:
                 request = request._replace(body=unpack(request.body, encoding, CONTROL_BODY))
-            call = contract.parse(request, self.operations, region=region, request_id=id)
+            call = contract.parse(request, self.operations, region=region, request_id=id, access_key_id=access_key_id)
             return contract.serialize(call.operation, await self.operations[call.operation](call), id, protocol)
         except FourfoldError as error:
             return contract.serialize_error(error, id, protocol)
@@ -84,7 +84,8 @@ class AwsApi:
             parts = HttpRequest(
                 request.method, _path(request), request.url.query, request.headers, await request.body()
             )
-            answer = await service.answer(parts, getattr(identity, "region", ""), id)
+            region, access_key_id = getattr(identity, "region", ""), getattr(identity, "access_key_id", "")
+            answer = await service.answer(parts, region, id, access_key_id)
         await Response(answer.body, answer.status, answer.headers)(scope, receive, send)
 
     def refusal(self, scope: Scope, error: FourfoldError) -> Response:

@@ -40,7 +40,13 @@ class Contract:
         self.signing_name: str = self.model.metadata.get("signingName", self.model.metadata["endpointPrefix"])
 
     def parse(
-        self, request: HttpRequest, here: Container[str] | None = None, *, region: str = "", request_id: str = ""
+        self,
+        request: HttpRequest,
+        here: Container[str] | None = None,
+        *,
+        region: str = "",
+        request_id: str = "",
+        access_key_id: str = "",
     ) -> ApiCall:
         """The call that a request makes.
 
@@ -59,7 +65,7 @@ class Contract:
                 f"Fourfold does not implement {name} of {self.name}. "
                 "docs/reference/compatibility.md lists what it does."
             )
-        return ApiCall(self.name, name, validated(model, params), region, request_id)
+        return ApiCall(self.name, name, validated(model, params), region, request_id, access_key_id)
 
     def operation(self, name: str) -> OperationModel:
         """The model of an operation. Raises UnknownOperationException."""

@@ -10,10 +10,15 @@ from urllib.parse import quote
 
 import msgspec
 
+from fourfold.api.keys import Keys
 from fourfold.api.protocol import ApiCall, operation
+from fourfold.clock import Clock
+from fourfold.errors import AuthenticationError
 from fourfold.records import Partition
 
 ROLE = "FourfoldRole"
+SESSION_SECONDS = 3600
+"""How long an assumed role is said to last where the call does not say; the key behind it lasts until it is deleted."""
 
 _TRUST = {
     "Version": "2012-10-17",
@@ -27,12 +32,46 @@ def assumed_role(partition: Partition) -> str:
 
 
 class Sts:
-    """GetCallerIdentity: an assumed role, so that the SDK's `get_execution_role` works."""
+    """GetCallerIdentity: an assumed role, so that the SDK's `get_execution_role` works. AssumeRole, for profiles that
+    have one: its credentials are the caller's own key, because every role may do the same.
+
+    Args:
+        partition: for ARNs.
+        keys: whose key the caller has.
+        clock: for Expiration.
+    """
 
     service: ClassVar = "sts"
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Partition, keys: Keys, clock: Clock) -> None:
         self._partition = partition
+        self._keys = keys
+        self._clock = clock
+
+    @operation(
+        "AssumeRole",
+        kept=(
+            "PolicyArns", "Policy", "Tags", "TransitiveTagKeys", "ExternalId", "SerialNumber", "TokenCode",
+            "SourceIdentity", "ProvidedContexts",
+        ),
+    )  # fmt: skip
+    async def assume_role(self, call: ApiCall) -> dict[str, Any]:
+        key = self._keys.by_id(call.access_key_id)
+        if key is None:  # it was deleted a moment ago
+            raise AuthenticationError("InvalidClientTokenId", "The security token included in the request is invalid.")
+        role, session = call.params["RoleArn"].rpartition("/")[2], call.params["RoleSessionName"]
+        return {
+            "Credentials": {
+                "AccessKeyId": key.access_key_id,
+                "SecretAccessKey": key.secret_access_key,
+                "SessionToken": f"{role}/{session}",
+                "Expiration": self._clock.now() + call.params.get("DurationSeconds", SESSION_SECONDS),
+            },
+            "AssumedRoleUser": {
+                "AssumedRoleId": f"AROAFOURFOLD:{session}",
+                "Arn": f"arn:aws:sts::{self._partition.account}:assumed-role/{role}/{session}",
+            },
+        }
 
     @operation("GetCallerIdentity")
     async def get_caller_identity(self, call: ApiCall) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class ApiCall:
     params: dict[str, Any] = field(default_factory=dict)
     region: str = ""
     request_id: str = ""
+    access_key_id: str = ""
+    """Of whoever calls."""
 
 
 class HttpRequest(NamedTuple):

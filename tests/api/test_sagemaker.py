@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
@@ -510,6 +511,21 @@ def test_everybody_is_one_assumed_role(server):
     identity = server.client("sts").get_caller_identity()
     assert identity["Account"] == "123456789012"
     assert identity["Arn"].startswith("arn:aws:sts::123456789012:assumed-role/")
+
+
+def test_a_profile_with_a_role_gets_credentials_that_work(server, monkeypatch, tmp_path):
+    keys = server.keys
+    (tmp_path / "config").write_text(
+        "[profile team]\nrole_arn = arn:aws:iam::123456789012:role/Team\nsource_profile = default\nregion = us-east-1\n"
+        f"[default]\naws_access_key_id = {keys['access_key_id']}\naws_secret_access_key = {keys['secret_access_key']}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    session = boto3.Session(profile_name="team")
+    assert session.client("sagemaker").list_models(MaxResults=1)["Models"]
+    user = session.client("sts").assume_role(RoleArn="arn:aws:iam::1:role/path/Team", RoleSessionName="ada")
+    assert user["AssumedRoleUser"]["Arn"] == "arn:aws:sts::123456789012:assumed-role/Team/ada"
 
 
 def post(server: LiveServer, operation: str, body: bytes) -> tuple[int, dict[str, Any]]:
