@@ -46,6 +46,7 @@ FLAGS = {
     "payload_bytes": "--max-payload",
     "max_backlog": "--max-backlog",
     "async_retention_seconds": "--async-retention",
+    "metrics_seconds": "--metrics-seconds",
     "capture_seconds": "--capture-seconds",
     "warm_workers": "--warm-workers",
 }

@@ -172,7 +172,8 @@ class App:
         self.autoscaler = Autoscaler(self.store, self.targets, clock, partial(queries.evaluate, self.history))
         self.actions.known[SCALING] = self.autoscaler.act
         verifier = Verifier(self.keys, clock, settings.limits.clock_skew_seconds)
-        self.collector = Collector(self.history, EndpointFigures(self.routes), clock, collected=self.alarms.wake)
+        figures = EndpointFigures(self.routes)
+        self.collector = Collector(self.history, figures, clock, settings.metrics_seconds, collected=self.alarms.wake)
         self.jobs = Jobs(self.store, self.placer, prepared, settings, clock)
         prices = shipped()
         self.recommender = Recommender(self.store, objects, prepared, packaged, prices, settings.partition, clock)

@@ -50,6 +50,8 @@ class Settings:
     """Asynchronous calls of one endpoint that may be queued; the next gets ThrottlingException."""
     async_retention_seconds: float = 7 * 86_400.0
     """For how long the records of ended asynchronous calls are kept; their objects stay."""
+    metrics_seconds: float = 10.0
+    """How often what was measured becomes metrics: up to 10, the finest period that there is."""
     capture_seconds: float = 10.0
     """Data capture: how long a captured call may be held in memory before it is written to its bucket."""
     trusted_only: bool = False

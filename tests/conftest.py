@@ -54,7 +54,7 @@ def handler(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A running server for the tests of one module."""
-    server = LiveServer(tmp_path_factory.mktemp("server") / "data")
+    server = LiveServer(tmp_path_factory.mktemp("server") / "data", "--metrics-seconds", "1")
     yield server
     assert server.stop() == 0
 

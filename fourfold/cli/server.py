@@ -69,6 +69,9 @@ def serve(
     async_retention: Annotated[
         float, typer.Option(help="Seconds for which records of ended asynchronous calls are kept.", min=0)
     ] = DEFAULT.async_retention_seconds,
+    metrics_seconds: Annotated[
+        float, typer.Option(help="How often what was measured becomes metrics, in seconds.", min=1, max=10)
+    ] = DEFAULT.metrics_seconds,
     capture_seconds: Annotated[
         float, typer.Option(help="Seconds within which a captured call is written to its bucket.", min=0.01)
     ] = DEFAULT.capture_seconds,
@@ -108,6 +111,7 @@ def serve(
         grace_seconds=grace,
         max_backlog=max_backlog,
         async_retention_seconds=async_retention,
+        metrics_seconds=metrics_seconds,
         capture_seconds=capture_seconds,
         trusted_only=trusted_only,
         public_url=public_url,

@@ -1,4 +1,4 @@
-"""The collector: asks every ten seconds what was measured, and puts it into the history."""
+"""The collector: asks every few seconds what was measured, and puts it into the history."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Collector:
         history: takes the datapoints.
         endpoints: the figures of what runs.
         clock: for the rhythm.
+        period: seconds between collections, FINE at most: the history has no finer values.
         sources: further figures; other parts append theirs.
         collected: called after each collection, with its time.
     """
@@ -36,24 +37,26 @@ class Collector:
         history: History,
         endpoints: EndpointFigures,
         clock: Clock,
+        period: float = FINE,
         sources: Iterable[Source] = (),
         collected: Callable[[], None] = lambda: None,
     ) -> None:
         self._history = history
         self._endpoints = endpoints
         self._clock = clock
+        self._period = period
         self.sources = list(sources)
         self._collected = collected
         self._last = clock.monotonic()
 
     async def run(self) -> None:
-        """Collect until cancelled, at each full ten seconds."""
+        """Collect until cancelled, at each end of a period."""
         while True:
-            next_ = (self._clock.now() // FINE + 1) * FINE
+            next_ = (self._clock.now() // self._period + 1) * self._period
             while (left := next_ - self._clock.now()) > 0:
                 await self._clock.sleep(min(SAMPLE, left))
                 self._endpoints.sample()
-            await self.collect(next_ - FINE)
+            await self.collect(next_ - self._period)
 
     async def collect(self, at: float) -> None:
         """Put what was measured since the last time under `at`, the start of that period."""
