@@ -34,6 +34,7 @@ from fourfold.api.gateway import Gateway
 from fourfold.api.identity import Iam, Sts
 from fourfold.api.keys import Keys
 from fourfold.api.logs import Logs
+from fourfold.api.monitoring import Monitoring
 from fourfold.api.native import endpoint_routes
 from fourfold.api.oip import OpenInference
 from fourfold.api.packages import ModelRegistry
@@ -220,6 +221,7 @@ class App:
                     ModelRegistry(self.store, partition, clock),
                     Transform(self.store, self.jobs),
                     InferenceRecommender(self.store, self.recommender, prices),
+                    Monitoring(),
                 ),
                 Service(Scheduler(self.store, self.schedules)),
                 Service(Sns(self.topics, partition)),

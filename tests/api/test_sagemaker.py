@@ -232,6 +232,14 @@ def test_unknown_members_are_ignored(server):
     assert answer["message"].startswith("Could not find model")
 
 
+def test_nothing_is_monitored_and_a_schedule_is_refused(server):
+    sagemaker = server.client("sagemaker")
+    assert sagemaker.list_monitoring_schedules(EndpointName="any")["MonitoringScheduleSummaries"] == []
+    assert sagemaker.list_monitoring_executions(EndpointName="any")["MonitoringExecutionSummaries"] == []
+    answer = post(server, "CreateMonitoringSchedule", b"{}")[1]
+    assert answer["message"].startswith("Fourfold does not implement CreateMonitoringSchedule")
+
+
 def test_what_is_not_json_or_no_operation_is_refused_in_aws_words(server):
     assert post(server, "DescribeModel", b"{")[1]["__type"] == "SerializationException"
     assert post(server, "DescribeModel", b"[]")[1]["__type"] == "SerializationException"

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import boto3
 import numpy as np
 import sagemaker
 from case import BUCKET, NAME, ROLE, captures, fit_sklearn, left, run, upload, write
@@ -18,6 +19,7 @@ from sagemaker.predictor import Predictor
 from sagemaker.pytorch import PyTorchModel
 from sagemaker.s3 import S3Downloader
 from sagemaker.serializers import CSVSerializer, JSONSerializer
+from sagemaker.session import production_variant
 from sagemaker.sklearn import SKLearnModel
 from sagemaker.tensorflow import TensorFlowModel
 from sagemaker.xgboost import XGBoostModel
@@ -167,6 +169,36 @@ def lifetime(model: Model, data: object, **options: object) -> object:
     }
 
 
+def variants(session: sagemaker.Session) -> object:
+    """What a predictor and a session do besides: variants, streams, other models, monitors; then all of it deleted."""
+    for name, factor in ((f"{NAME}-single", 1.0), (f"{NAME}-double", 2.0)):
+        Model(
+            image_uri=sagemaker.image_uris.retrieve("sklearn", "us-east-1", version="1.2-1"),
+            model_data=upload(name, fit_sklearn(factor=factor)),
+            role=ROLE,
+            name=name,
+            sagemaker_session=session,
+        ).create(instance_type="ml.m5.large")
+    both = [
+        production_variant(name, "ml.m5.large", 1, variant, 0.5)
+        for variant, name in (("one", f"{NAME}-single"), ("two", f"{NAME}-double"))
+    ]
+    session.endpoint_from_production_variants(NAME, both, tags=[{"Key": "team", "Value": "sums"}])
+    predictor = Predictor(NAME, session, JSONSerializer(), JSONDeserializer())
+    row = [[1.0, 2.0, 3.0]]
+    found = {
+        "variants": [predictor.predict(row, target_variant=name)["predictions"] for name in ("one", "two")],
+        "monitors": predictor.list_monitors(),
+    }
+    predictor.update_endpoint(initial_instance_count=1, instance_type="ml.m5.large", model_name=f"{NAME}-double")
+    found["updated"] = json.loads(b"".join(predictor.predict_stream(row)))["predictions"]
+    config = boto3.client("sagemaker").describe_endpoint(EndpointName=NAME)["EndpointConfigName"]
+    predictor.delete_model()
+    predictor.delete_endpoint(delete_endpoint_config=True)
+    configs = boto3.client("sagemaker").list_endpoint_configs(NameContains=config)["EndpointConfigs"]
+    return found | {"left": left(f"{NAME}-double", NAME) + configs}
+
+
 NUMPY = """
 import os
 import numpy as np
@@ -286,6 +318,7 @@ if __name__ == "__main__":
         xgboost,
         xgboost_algorithm,
         own_image,
+        variants,
         pytorch,
         torchscript,
         tensorflow,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
+
 import boto3
 import numpy as np
 import sagemaker
 from case import BUCKET, NAME, ROLE, fit_sklearn, left, pack, run, upload, write
+from sagemaker.compute_resource_requirements.resource_requirements import ResourceRequirements
 from sagemaker.deserializers import CSVDeserializer, JSONDeserializer, NumpyDeserializer
+from sagemaker.enums import EndpointType
 from sagemaker.model import Model, ModelPackage
 from sagemaker.multidatamodel import MultiDataModel
 from sagemaker.pipeline import PipelineModel
@@ -95,6 +100,68 @@ def registry(session: sagemaker.Session) -> object:
     return [predictor.predict(ROW) for predictor in (first, second)]
 
 
+def components(session: sagemaker.Session) -> object:
+    """Two inference components on one endpoint, one of them given more; each deleted by its predictor."""
+    both = [
+        model(session, f"{NAME}-{number}").deploy(
+            1,
+            "ml.m5.4xlarge",
+            endpoint_name=NAME,
+            endpoint_type=EndpointType.INFERENCE_COMPONENT_BASED,
+            resources=ResourceRequirements(requests={"num_cpus": 1, "memory": 256, "copies": 1}),
+            serializer=JSONSerializer(),
+            deserializer=JSONDeserializer(),
+        )
+        for number in (1, 2)
+    ]
+    first, second = both
+    first.update_predictor(resources=ResourceRequirements(requests={"num_cpus": 1, "memory": 512, "copies": 2}))
+    updated = session.describe_inference_component(first.component_name)
+    found = {
+        "answers": [predictor.predict(ROW)["predictions"] for predictor in both],
+        "streamed": json.loads(b"".join(second.predict_stream(ROW)))["predictions"],
+        "copies": updated["RuntimeConfig"]["DesiredCopyCount"],
+        "memory": updated["Specification"]["ComputeResourceRequirements"]["MinMemoryRequiredInMb"],
+        "related": len(first.list_related_models()[0]),
+    }
+    for predictor in both:
+        predictor.delete_predictor(wait=True)
+    first.delete_endpoint()
+    return found | {"left": left(NAME)}
+
+
+def recommended(session: sagemaker.Session) -> object:
+    """A registered model measured under load, then deployed as the recommendation says."""
+    with tarfile.open("payload.tar.gz", "w:gz") as archive:
+        archive.add(write("payload.json", json.dumps(ROW)))
+    sample = session.upload_data("payload.tar.gz", BUCKET, "samples")
+    measured = model(session)
+    measured.register(
+        content_types=["application/json"],
+        response_types=["application/json"],
+        inference_instances=["ml.m5.large"],
+        transform_instances=["ml.m5.large"],
+        model_package_group_name=NAME,
+        approval_status="Approved",
+    )
+    measured.right_size(
+        sample_payload_url=sample,
+        supported_content_types=["application/json"],
+        supported_instance_types=["ml.m5.large"],
+        framework="SAGEMAKER-SCIKIT-LEARN",
+        job_name=NAME,
+        log_level="Quiet",
+    )
+    (best,) = measured.inference_recommendations
+    predictor = measured.deploy(
+        inference_recommendation_id=best["RecommendationId"],
+        endpoint_name=NAME,
+        serializer=JSONSerializer(),
+        deserializer=JSONDeserializer(),
+    )
+    return {"type": best["EndpointConfiguration"]["InstanceType"], "answer": predictor.predict(ROW)["predictions"]}
+
+
 def serializers(session: sagemaker.Session) -> object:
     """Each pair of the SDK's serializers and deserializers, beside autoscaling by boto3 as people set it up."""
     predictor = model(session).deploy(1, "ml.m5.large", endpoint_name=NAME)
@@ -128,4 +195,4 @@ def serializers(session: sagemaker.Session) -> object:
 
 
 if __name__ == "__main__":
-    run(sagemaker.Session, multi_model, pipeline, registry, serializers)
+    run(sagemaker.Session, multi_model, pipeline, registry, components, recommended, serializers)

@@ -8,13 +8,29 @@ from pathlib import Path
 import boto3
 import numpy as np
 from case import BUCKET, NAME, ROLE, captures, fit_sklearn, left, run, upload, write
+from sagemaker.core import shapes
 from sagemaker.core.helper.session_helper import Session, get_execution_role
 from sagemaker.core.inference_config import AsyncInferenceConfig, ServerlessInferenceConfig
-from sagemaker.core.resources import Endpoint, EndpointConfig, Model, ModelPackage, ModelPackageGroup, TransformJob
+from sagemaker.core.resources import (
+    Endpoint,
+    EndpointConfig,
+    InferenceComponent,
+    Model,
+    ModelPackage,
+    ModelPackageGroup,
+    MonitoringExecution,
+    MonitoringSchedule,
+    Tag,
+    TransformJob,
+)
 from sagemaker.core.shapes import (
     CaptureOption,
     ContainerDefinition,
     DataCaptureConfig,
+    DesiredWeightAndCapacity,
+    InferenceComponentComputeResourceRequirements,
+    InferenceComponentRuntimeConfig,
+    InferenceComponentSpecification,
     ProductionVariant,
     TransformDataSource,
     TransformInput,
@@ -65,15 +81,59 @@ def resources(session: Session) -> object:
                 variant_name="AllTraffic", model_name=NAME, initial_instance_count=1, instance_type="ml.m5.large"
             )
         ],
+        tags=[shapes.Tag(key="team", value="sums")],
     )
     endpoint = Endpoint.create(endpoint_name=NAME, endpoint_config_name=NAME)
     endpoint.wait_for_status("InService", timeout=60)
-    answer = endpoint.invoke(body=ROW, content_type="application/json").body.read()
-    listed = [found.endpoint_name for found in Endpoint.get_all()]
+    answer = endpoint.invoke(body=ROW, content_type="application/json", target_variant="AllTraffic").body.read()
+    variant = DesiredWeightAndCapacity(variant_name="AllTraffic", desired_instance_count=2)
+    endpoint.update_weights_and_capacities(desired_weights_and_capacities=[variant])
+    endpoint.wait_for_status("InService", timeout=60)
+    found = {
+        "answer": json.loads(answer),
+        "listed": [one.endpoint_name for one in Endpoint.get_all(name_contains=NAME, status_equals="InService")],
+        "instances": endpoint.refresh().production_variants[0].current_instance_count,
+        "configs": [one.endpoint_config_name for one in EndpointConfig.get_all(name_contains=NAME)],
+        "models": [one.model_name for one in Model.get_all(name_contains=NAME)],
+        "monitors": list(MonitoringSchedule.get_all(endpoint_name=NAME)),
+        "runs": list(MonitoringExecution.get_all(endpoint_name=NAME)),
+        "tags": [tag.value for tag in Tag.get_all(resource_arn=EndpointConfig.get(NAME).endpoint_config_arn)],
+    }
     endpoint.delete()
+    endpoint.wait_for_delete()
     config.delete()
     model.delete()
-    return {"answer": json.loads(answer), "listed": NAME in listed}
+    return found | {"left": left(NAME)}
+
+
+def components(session: Session) -> object:
+    """A model as an inference component: made, called, with another copy, deleted."""
+    built = build(session)
+    variant = ProductionVariant(variant_name="AllTraffic", initial_instance_count=1, instance_type="ml.m5.4xlarge")
+    EndpointConfig.create(endpoint_config_name=NAME, execution_role_arn=ROLE, production_variants=[variant])
+    endpoint = Endpoint.create(endpoint_name=NAME, endpoint_config_name=NAME)
+    endpoint.wait_for_status("InService")
+    needs = InferenceComponentComputeResourceRequirements(min_memory_required_in_mb=256, number_of_cpu_cores_required=1)
+    component = InferenceComponent.create(
+        inference_component_name=NAME,
+        endpoint_name=NAME,
+        variant_name="AllTraffic",
+        specification=InferenceComponentSpecification(
+            model_name=built.built_model.model_name, compute_resource_requirements=needs
+        ),
+        runtime_config=InferenceComponentRuntimeConfig(copy_count=1),
+    )
+    component.wait_for_status("InService")
+    answer = endpoint.invoke(body=ROW, content_type="application/json", inference_component_name=NAME).body.read()
+    component.update_runtime_configs(desired_runtime_config=InferenceComponentRuntimeConfig(copy_count=2))
+    component.wait_for_status("InService")
+    listed = [one.inference_component_name for one in InferenceComponent.get_all(endpoint_name_equals=NAME)]
+    copies = component.refresh().runtime_config.current_copy_count
+    component.delete()
+    component.wait_for_delete()
+    endpoint.delete()
+    built.built_model.delete()
+    return {"answer": json.loads(answer), "listed": listed, "copies": copies, "left": left(NAME)}
 
 
 def builder(session: Session) -> object:
@@ -272,6 +332,7 @@ if __name__ == "__main__":
         transformer,
         transform_job,
         registry,
+        components,
         token,
         role,
     )

@@ -31,7 +31,7 @@ PACKAGES = {
 }
 HERE = Path(__file__).parent
 ROLE = "arn:aws:iam::123456789012:role/FourfoldRole"
-SUM = pytest.approx(6.0)
+SUM, TWICE = pytest.approx(6.0), pytest.approx(12.0)
 SILENT = "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
 
 
@@ -109,6 +109,7 @@ def run(start: Callable[..., str]) -> Callable[..., Any]:
         ("sklearn", [SUM]),
         ("sklearn_plain", {"predictions": [SUM]}),
         ("own_image", "own server: hello"),
+        ("variants", {"variants": [[SUM], [TWICE]], "monitors": [], "updated": [TWICE], "left": []}),
     ],
 )
 def test_version_2(run: Any, case: str, expected: Any) -> None:
@@ -230,6 +231,11 @@ def test_version_2_transforms_files(run: Any) -> None:
         ("multi_model", {"listed": ["later/two.tar.gz", "one.tar.gz"], "answers": [[12.0], [6.0]]}),
         ("pipeline", {"answer": [["12.0"]], "rows": ["12.0", "30.0"], "left": []}),
         ("registry", [{"predictions": [SUM]}] * 2),
+        (
+            "components",
+            {"answers": [[SUM], [SUM]], "streamed": [SUM], "copies": 2, "memory": 512, "related": 2, "left": []},
+        ),
+        ("recommended", {"type": "ml.m5.large", "answer": [SUM]}),
         ("serializers", {"csv": [["6.0"]], "json": {"predictions": [SUM]}, "npy": [6.0], "policies": 1}),
     ],
 )
@@ -240,13 +246,27 @@ def test_version_2_of_several_models(run: Any, case: str, expected: Any) -> None
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ("resources", {"answer": {"predictions": [SUM]}, "listed": True}),
+        (
+            "resources",
+            {
+                "answer": {"predictions": [SUM]},
+                "listed": ["sdk-v3-resources"],
+                "instances": 2,
+                "configs": ["sdk-v3-resources"],
+                "models": ["sdk-v3-resources"],
+                "monitors": [],
+                "runs": [],
+                "tags": ["sums"],
+                "left": [],
+            },
+        ),
         ("builder", {"predictions": [SUM]}),
         ("serverless", {"predictions": [SUM]}),
         ("asynchronous", {"good": {"predictions": [SUM]}, "wrong": True, "id": "wrong"}),
         ("transformer", {"rows": ROWS, "again": ["6.0"], "attached": True}),
         ("transform_job", {"status": "Completed", "rows": ["6.0"], "listed": ["sdk-v3-transform-job"]}),
         ("registry", {"answer": {"predictions": [SUM]}, "groups": True, "status": "Approved"}),
+        ("components", {"answer": {"predictions": [SUM]}, "listed": ["sdk-v3-components"], "copies": 2, "left": []}),
     ],
 )
 def test_version_3(run: Any, case: str, expected: Any) -> None:
