@@ -151,6 +151,15 @@ async def test_a_short_peak_is_no_reason(bench):
     assert bench.instances.history == [1]
 
 
+async def test_that_nobody_called_before_the_start_is_no_reason(bench):
+    bench.instances.count = 4
+    await track(bench)
+    await bench.spend(30)
+    assert bench.instances.count == 4
+    await bench.spend(60)
+    assert bench.instances.count == 1
+
+
 async def test_scale_in_can_be_disabled(bench):
     bench.instances.count = 4
     await track(bench, DisableScaleIn=True)

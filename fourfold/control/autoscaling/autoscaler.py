@@ -54,6 +54,7 @@ class Autoscaler:
         self._measure = measure
         self._deciding = asyncio.Lock()
         self._tidied = -TIDY
+        self._started = clock.now()
 
     async def act(self, arn: str, alarm: Document, value: float | None) -> None:
         """An alarm's action: do what the policy of this ARN wants. Raises ObjectNotFound."""
@@ -154,13 +155,14 @@ class Autoscaler:
         """The capacity that keeps metrics at their targets: the largest of what policies want.
 
         Only what was measured since the capacity changed counts: what was before says nothing of what is needed now.
+        Nor does that nobody called while the server was down.
         """
         wishes = []
         for policy in policies:
             configuration = policy.document.get("TargetTrackingScalingPolicyConfiguration")
             if configuration is None or (not out and configuration.get("DisableScaleIn")):
                 continue
-            since = target.document.get("changed", 0.0)
+            since = max(self._started, target.document.get("changed", 0.0))
             resource = place_of(policy)[0]
             values = await tracking.latest(self._measure, configuration, resource, self._clock.now(), since)
             wishes.append(tracked(current=current, values=values, target=configuration["TargetValue"], out=out))
