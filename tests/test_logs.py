@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourfold.clock import ManualClock
-from fourfold.monitor.output import ENDPOINTS, EVENT_BYTES, PAGE_BYTES, Output, Stream, pattern
+from fourfold.monitor.output import ENDPOINTS, EVENT_BYTES, PAGE_BYTES, Output, Stream
+from fourfold.monitor.patterns import pattern
 from tests.server import LiveServer
 
 TALKATIVE = """
@@ -95,7 +96,7 @@ def test_events_are_filtered_and_paged(logs: Any) -> None:
         ("get_log_events", {"logGroupName": f"{ENDPOINTS}../..", "logStreamName": "x"}, "ResourceNotFoundException"),
         ("get_log_events", {"logGroupName": GROUP, "logStreamName": "x"}, "ResourceNotFoundException"),
         ("describe_log_streams", {"logGroupName": "/aws/sagemaker/TransformJobs"}, "ResourceNotFoundException"),
-        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "{ $.x = 1 }"}, "InvalidParameterException"),
+        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "[x, y]"}, "InvalidParameterException"),
         ("filter_log_events", {"logGroupName": GROUP, "nextToken": "nonsense"}, "InvalidParameterException"),
     ],
 )
@@ -180,6 +181,16 @@ def test_forward_and_backward_read_the_same(lines: list[str], tmp_path_factory: 
         ("a -b", "a", "a b"),
         ('"a b"', "x a b", "a  b"),
         ('-"a b" c', "c a", "c a b"),
+        ('{ $.level = "ERR*" }', '{"level": "ERROR"}', '{"level": "an ERROR"}'),
+        ('{ $.level = "ERR*" }', '{"level": "ERR"}', "ERROR"),
+        ("{ $.level != INFO }", '{"level": "ERROR"}', '{"level": "INFO"}'),
+        ("{ $.call.seconds[1] >= 0.5 }", '{"call": {"seconds": [9, 0.5]}}', '{"call": {"seconds": [9, 0.4]}}'),
+        ("{ $.status = 500 }", '{"status": 500}', '{"status": "500"}'),
+        ("{ ($.a = 1 || $.b = 2) && $.c NOT EXISTS }", '{"b": 2}', '{"b": 2, "c": null}'),
+        ("{ $.a = 1 || $.b = 2 && $.c IS NULL }", '{"a": 1}', '{"b": 2}'),
+        ("{ $['a b'] IS TRUE && $.c IS FALSE }", '{"a b": true, "c": false}', '{"a b": 1, "c": 0}'),
+        ('{ $.path = "a[b]?\\"*" }', '{"path": "a[b]?\\"c"}', '{"path": "ab]?\\"c"}'),
+        ("{ $.a < 1 }", '{"a": -2.5}', '{"a": "0"}'),
     ],
 )
 def test_patterns(text: str, fits: str, not_fits: str | None) -> None:
@@ -188,6 +199,16 @@ def test_patterns(text: str, fits: str, not_fits: str | None) -> None:
 
 
 def test_a_pattern_that_is_not_read() -> None:
-    for text in ('{ $.level = "x" }', "[a, b]", '"open'):
-        with pytest.raises(ValueError, match=r"[Pp]attern"):
+    conditions = (
+        "{ $.a = 1",
+        "{ $.a }",
+        "{ a = 1 }",
+        "{ $.a = 1 $.b = 2 }",
+        "{ ($.a = 1 }",
+        "{ $.a < x }",
+        "{ $.a && }",
+    )
+    for text in ("[a, b]", '"open', "%ERR.*%", *conditions, "{" + "(" * 1000 + "}"):
+        with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
             pattern(text)
+    assert not pattern("{ $.a = 1 }")("[" * 100_000)

@@ -14,7 +14,8 @@ import msgspec
 
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.errors import FourfoldError
-from fourfold.monitor.output import PAGE_BYTES, Event, Output, Stream, pattern
+from fourfold.monitor.output import PAGE_BYTES, Event, Output, Stream
+from fourfold.monitor.patterns import pattern
 from fourfold.records import Partition
 
 Document = dict[str, Any]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,42 +198,3 @@ def _read(path: Path, start: int, end: int) -> bytes:
             return file.read(max(0, end - start))
     except FileNotFoundError:
         return b""
-
-
-def pattern(text: str) -> Callable[[str], bool]:
-    """A filter pattern of words: `a b` both, `?a ?b` either, `-a` not, `"two words"` as they stand. Empty: everything.
-
-    Raises:
-        ValueError: a pattern over JSON or columns, or a quotation that does not end.
-    """
-    if text.lstrip()[:1] in ("{", "["):
-        raise ValueError("Patterns over JSON or columns are not read here: give words, or quoted text.")
-    terms = _terms(text)
-    any_of = [term[1:] for term in terms if term[0] == "?" and len(term) > 1]
-    none_of = [term[1:] for term in terms if term[0] == "-" and len(term) > 1]
-    all_of = [term.lstrip("+") for term in terms if term[0] not in "?-" or len(term) == 1]
-
-    def fits(message: str) -> bool:
-        if any(term in message for term in none_of) or not all(term in message for term in all_of):
-            return False
-        return bool(all_of) or not any_of or any(term in message for term in any_of)
-
-    return fits
-
-
-def _terms(text: str) -> list[str]:
-    """Words, and quoted text without its quotes; the sign before either stays."""
-    terms = []
-    rest = text.strip()
-    while rest:
-        sign = rest[0] if rest[:2] in ('?"', '-"') else ""
-        if rest[len(sign) :].startswith('"'):
-            quoted, end, rest = rest[len(sign) + 1 :].partition('"')
-            if not end:
-                raise ValueError("The pattern has a quotation mark that nothing closes.")
-            terms.append(sign + quoted)
-        else:
-            word, _, rest = rest.partition(" ")
-            terms.append(word)
-        rest = rest.strip()
-    return [term for term in terms if term]
