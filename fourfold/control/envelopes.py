@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 HMAC_HEADER = "x-fourfold-signature"
 CONFIRMATION = "SubscriptionConfirmation"
+FAREWELL = "UnsubscribeConfirmation"
 NOTIFICATION = "Notification"
 CERTIFICATE_PATH = "/SimpleNotificationService-"
 """Beginning of the path of a signing certificate; its fingerprint and `.pem` follow."""
 
+_WITH_TOKEN = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 _SIGNED = {
     NOTIFICATION: ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
-    CONFIRMATION: ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
+    CONFIRMATION: _WITH_TOKEN,
+    FAREWELL: _WITH_TOKEN,
 }
 """Members that the RSA signature covers, in its order; absent ones are left out."""
 
@@ -86,7 +89,7 @@ def hmac_header(secret: str, body: bytes, now: float) -> str:
 
 
 def confirm_url(url: str, subscription: Subscription) -> str:
-    """What a receiver visits to confirm its subscription."""
+    """What a receiver visits to confirm its subscription, or to take it back after it has ended."""
     query = {"Action": "ConfirmSubscription", "TopicArn": subscription.topic, "Token": subscription.token}
     return f"{url}/?{urlencode(query)}"
 
@@ -114,10 +117,10 @@ def _envelope(
         "SignatureVersion": version,
         "SigningCertURL": url + signer.path,
     }
-    if message.type == CONFIRMATION:
-        envelope |= {"Token": subscription.token, "SubscribeURL": confirm_url(url, subscription)}
-    else:
+    if message.type == NOTIFICATION:
         envelope["UnsubscribeURL"] = unsubscribe_url(url, subscription)
+    else:
+        envelope |= {"Token": subscription.token, "SubscribeURL": confirm_url(url, subscription)}
     if message.subject:
         envelope["Subject"] = message.subject
     if message.attributes:

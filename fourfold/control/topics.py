@@ -26,7 +26,7 @@ from sqlalchemy.engine import Connection
 from fourfold.clock import Clock, sleep_or_event
 from fourfold.control import filter_policies
 from fourfold.control.couriers import Courier, Refused, Undelivered
-from fourfold.control.envelopes import CONFIRMATION, NOTIFICATION, pack
+from fourfold.control.envelopes import CONFIRMATION, FAREWELL, NOTIFICATION, pack
 from fourfold.errors import ResourceNotFound, ValidationException
 from fourfold.records import Partition
 from fourfold.store import Store, resources, tags
@@ -54,7 +54,7 @@ CONTENDED = 0.1
 """Seconds until the next look at what is due but being claimed by another gateway."""
 DEAD_DAYS = 14
 UNCONFIRMED_DAYS = 3
-"""How long dead letters and subscriptions that nobody confirmed are kept. The latter as in SNS."""
+"""How long dead letters, and subscriptions that nobody confirmed or took back, are kept. The latter as in SNS."""
 
 MOST_MESSAGE_BYTES = 256 * 1024
 TOPIC_ATTRIBUTES = frozenset(
@@ -194,7 +194,9 @@ class Topics:
         def write(db: Connection) -> Subscription:
             found = _topic(db, topic)
             subscription = rows.find_subscription(db, topic, protocol, endpoint)
-            if subscription is None:
+            if subscription is not None and subscription.ended:
+                rows.delete_subscription(db, subscription.arn)
+            if subscription is None or subscription.ended:
                 subscription = made
                 rows.add_subscription(db, subscription)
             if not subscription.confirmed:
@@ -220,17 +222,28 @@ class Topics:
     async def unsubscribe(self, arn: str, *, authenticated: bool = True) -> None:
         """Unsubscribe; nothing where there is no such subscription.
 
+        A URL is sent an UnsubscribeConfirmation, with which it may take its subscription back for a while.
+
         Raises:
             InvalidParameter: who asks is not known, and the subscription was confirmed with AuthenticateOnUnsubscribe.
         """
 
+        now = self._clock.now()
+
         def write(db: Connection) -> None:
             found = rows.get_subscription(db, arn)
-            if found and not authenticated and found.attributes.get("AuthenticateOnUnsubscribe") == "true":
+            if found is None:
+                return
+            if not authenticated and found.attributes.get("AuthenticateOnUnsubscribe") == "true":
                 raise InvalidParameter("Invalid parameter: this subscription can be ended by a signed request only.")
-            rows.delete_subscription(db, arn)
+            if found.confirmed and found.protocol != "sqs":
+                rows.end_subscription(db, arn, secrets.token_hex(64), now)
+                rows.send(db, found.topic, _farewell(found, now), now, only=arn)
+            else:
+                rows.delete_subscription(db, arn)
 
         await self._store.run(write)
+        self._wake.set()
 
     async def get_subscription(self, arn: str) -> Subscription:
         """Raises TopicNotFound."""
@@ -494,6 +507,14 @@ def _confirmation(topic: Topic, now: float) -> Message:
         "To confirm the subscription, visit the SubscribeURL included in this message."
     )
     return Message(CONFIRMATION, str(uuid.uuid4()), text, now)
+
+
+def _farewell(subscription: Subscription, now: float) -> Message:
+    text = (
+        f"You have chosen to deactivate subscription {subscription.arn}.\n"
+        "To cancel this operation and restore the subscription, visit the SubscribeURL included in this message."
+    )
+    return Message(FAREWELL, str(uuid.uuid4()), text, now)
 
 
 def _is_url(text: str, scheme: str) -> bool:

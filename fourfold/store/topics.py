@@ -38,6 +38,7 @@ subscriptions = sa.Table(
     sa.Column("token", sa.String, nullable=False, comment="what ConfirmSubscription must bring"),
     sa.Column("attributes", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("ended", sa.Boolean, nullable=False, server_default=sa.false(), comment="it may still be taken back"),
     sa.UniqueConstraint("topic", "protocol", "endpoint"),
 )
 
@@ -79,6 +80,7 @@ class Subscription:
     token: str
     attributes: dict[str, str]
     created_at: float
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Message:
     """What a topic sends.
 
     Attributes:
-        type: SNS's word: Notification or SubscriptionConfirmation.
+        type: SNS's word: Notification, SubscriptionConfirmation or UnsubscribeConfirmation.
         id: the same for every subscriber and attempt, so that a receiver can tell a repetition.
         text: what was published.
         time: when, seconds since the epoch.
@@ -167,11 +169,11 @@ def add_subscription(db: Connection, subscription: Subscription) -> None:
 
 
 def get_subscription(db: Connection, arn: str) -> Subscription | None:
-    return _subscription(db, subscriptions.c.arn == arn)
+    return _subscription(db, subscriptions.c.arn == arn, subscriptions.c.ended.is_(False))
 
 
 def find_subscription(db: Connection, topic: str, protocol: str, endpoint: str) -> Subscription | None:
-    """The subscription of an endpoint to a topic; there is at most one."""
+    """The subscription of an endpoint to a topic; there is at most one, and it may have ended."""
     c = subscriptions.c
     return _subscription(db, c.topic == topic, c.protocol == protocol, c.endpoint == endpoint)
 
@@ -180,7 +182,7 @@ def list_subscriptions(
     db: Connection, topic: str | None = None, after: str = "", limit: int = 100
 ) -> list[Subscription]:
     """Subscriptions by ARN, those behind `after`; of one topic or of all."""
-    query = sa.select(subscriptions).where(subscriptions.c.arn > after)
+    query = sa.select(subscriptions).where(subscriptions.c.arn > after, subscriptions.c.ended.is_(False))
     if topic is not None:
         query = query.where(subscriptions.c.topic == topic)
     return [Subscription(**row._mapping) for row in db.execute(query.order_by(subscriptions.c.arn).limit(limit))]
@@ -198,23 +200,30 @@ def count_subscriptions(db: Connection, topic: str) -> dict[bool, int]:
     """How many subscriptions of a topic are confirmed, and how many are not."""
     query = (
         sa.select(subscriptions.c.confirmed, sa.func.count())
-        .where(subscriptions.c.topic == topic)
+        .where(subscriptions.c.topic == topic, subscriptions.c.ended.is_(False))
         .group_by(subscriptions.c.confirmed)
     )
     return {bool(confirmed): count for confirmed, count in db.execute(query)}
 
 
 def confirm(db: Connection, topic: str, token: str, attributes: Mapping[str, str]) -> Subscription | None:
-    """Confirm the subscription that has this token, adding attributes; None where there is none."""
+    """Confirm, or take back, the subscription that has this token, adding attributes; None where there is none."""
     found = _subscription(db, subscriptions.c.topic == topic, subscriptions.c.token == token)
     if found is not None:
-        values = {"confirmed": True, "attributes": {**found.attributes, **attributes}}
+        values = {"confirmed": True, "ended": False, "attributes": {**found.attributes, **attributes}}
         db.execute(subscriptions.update().where(subscriptions.c.arn == found.arn).values(values))
     return found
 
 
 def set_subscription_attributes(db: Connection, arn: str, attributes: Mapping[str, str]) -> None:
     db.execute(subscriptions.update().where(subscriptions.c.arn == arn).values(attributes=dict(attributes)))
+
+
+def end_subscription(db: Connection, arn: str, token: str, now: float) -> None:
+    """Keep of a subscription what is needed to take it back with this token; what is on its way to it is not."""
+    db.execute(deliveries.delete().where(deliveries.c.subscription == arn))
+    values = {"confirmed": False, "ended": True, "token": token, "created_at": now}
+    db.execute(subscriptions.update().where(subscriptions.c.arn == arn).values(values))
 
 
 def delete_subscription(db: Connection, arn: str) -> bool:
@@ -279,7 +288,7 @@ def claim(
 
 
 def _delivery(db: Connection, row: Any) -> Delivery:
-    topic, subscription = get_topic(db, row.topic), get_subscription(db, row.subscription)
+    topic, subscription = get_topic(db, row.topic), _subscription(db, subscriptions.c.arn == row.subscription)
     assert topic is not None  # both take their deliveries with them when they go
     assert subscription is not None
     return Delivery(row.id, topic, subscription, Message(**row.message), row.attempt + 1, row.created_at)
@@ -340,7 +349,7 @@ def count_deliveries(db: Connection, topic: str) -> dict[str, int]:
 
 
 def sweep(db: Connection, dead_before: float, unconfirmed_before: float) -> None:
-    """Remove what is too old: dead letters, and subscriptions that nobody confirmed."""
+    """Remove what is too old: dead letters, and subscriptions that nobody confirmed or took back."""
     old = (deliveries.c.state == "dead", deliveries.c.due_at < dead_before)
     db.execute(deliveries.delete().where(*old))
     forgotten = (subscriptions.c.confirmed.is_(False), subscriptions.c.created_at < unconfirmed_before)

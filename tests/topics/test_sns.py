@@ -189,6 +189,8 @@ def test_both_signatures_hold_as_a_receiver_checks_them(server, receiver, versio
     sns.publish(TopicArn=topic, Subject="s", Message="m")
     sns.publish(TopicArn=topic, Message="without a subject")
     eventually(lambda: len(receiver.notifications) == 2)
+    sns.unsubscribe(SubscriptionArn=receiver.notifications[0].headers["x-amz-sns-subscription-arn"])
+    eventually(lambda: receiver.received[-1].type == "UnsubscribeConfirmation")
     secret = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["FourfoldSigningSecret"]
     for got in receiver.received:
         envelope = got.json()

@@ -246,7 +246,60 @@ async def test_a_url_hears_nothing_before_it_has_confirmed(post):
         await topics.unsubscribe(subscription.arn)
         await topics.publish(arn, "", "gone")
         await post.settle()
-    assert len(post.carrier.carried) == 2
+    assert len(post.carrier.carried) == 3
+    assert json.loads(post.carrier.carried[-1][2].body)["Type"] == "UnsubscribeConfirmation"
+
+
+async def test_an_ended_subscription_can_be_taken_back(post):
+    url = "http://hook.example/x"
+
+    def newest() -> dict:
+        return json.loads(post.carrier.carried[-1][2].body)
+
+    async with post.open() as topics:
+        arn = await topics.create("done", {}, {})
+        subscription = await topics.subscribe(arn, "http", url, {"RawMessageDelivery": "true"})
+        await post.settle()
+        asked = newest()
+        await topics.confirm(arn, asked["Token"], {})
+        await topics.unsubscribe(subscription.arn)
+        await topics.unsubscribe(subscription.arn)  # it is not there any more
+        assert await topics.subscriptions(arn) == []
+        assert (await topics.get(arn))[1] == {}
+        with pytest.raises(TopicNotFound):
+            await topics.get_subscription(subscription.arn)
+        await topics.publish(arn, "", "unheard")
+        await post.settle()
+        told = newest()
+        assert (told["Type"], subscription.arn in told["Message"]) == ("UnsubscribeConfirmation", True)
+        assert told["Token"] in told["SubscribeURL"]
+        with pytest.raises(InvalidParameter, match="Token"):
+            await topics.confirm(arn, asked["Token"], {})
+        assert (await topics.confirm(arn, told["Token"], {})).arn == subscription.arn
+        await topics.publish(arn, "", "heard")
+        await post.settle()
+        assert post.carrier.carried[-1][2].body == b"heard"
+
+        await topics.unsubscribe(subscription.arn)
+        again = await topics.subscribe(arn, "http", url, {})
+        assert (again.arn != subscription.arn, again.confirmed) == (True, False)
+        await post.settle()
+        assert newest()["Type"] == "SubscriptionConfirmation"
+
+
+async def test_an_ended_subscription_is_forgotten(post):
+    async with post.open() as topics:
+        arn = await topics.create("done", {}, {})
+        subscription = await topics.subscribe(arn, "http", "http://hook.example", {})
+        await post.settle()
+        await topics.confirm(arn, subscription.token, {})
+        await topics.unsubscribe(subscription.arn)
+        await post.settle()
+        token = json.loads(post.carrier.carried[-1][2].body)["Token"]
+        await post.pass_(UNCONFIRMED_DAYS * DAY + 7200, DAY / 2)
+        await post.settle()
+        with pytest.raises(InvalidParameter, match="Token"):
+            await topics.confirm(arn, token, {})
 
 
 async def test_subscribing_again_asks_again_and_makes_no_second_subscription(post):

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("token", sa.String, nullable=False),
         sa.Column("attributes", sa.JSON, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("ended", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.UniqueConstraint("topic", "protocol", "endpoint"),
     )
     op.create_table(
