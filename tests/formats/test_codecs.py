@@ -173,6 +173,33 @@ def test_several_inputs_and_outputs(pair: Model, body: Any, content_type: str) -
     assert (reply.status, json.loads(reply.body)) == (200, {"predictions": PEOPLE}), reply.body
 
 
+@pytest.mark.parametrize(
+    ("cells", "answers"),
+    [
+        (["1.5", "", "-2e3"], [1.5, None, -2000.0]),
+        (["1.5", " ", "NA", "true"], [1.5, None, None, 1.0]),
+        (["1", "1_0"], "Record 2 of the CSV has '1_0' where the model takes a number"),
+        (["1", "", "x"], "Record 3 of the CSV has 'x' where the model takes a number"),
+    ],
+)
+@pytest.mark.parametrize("header", ["", "word,number\n"])
+def test_numbers_beside_words_in_csv(cells: list[str], answers: Any, header: str) -> None:
+    class Echo(ArrayModel):
+        inputs = (Tensor("word", "object", (None,)), Tensor("number", "float64", (None,)))
+        outputs = (Tensor("number", "float64", (None,)),)
+
+        def predict(self, inputs: Arrays) -> Arrays:
+            return {"number": inputs["number"]}
+
+    body = header + "".join(f'"a_b, c",{cell}\n' for cell in cells)
+    reply = Echo().invoke([call(body, "text/csv", "application/json")])[0]
+    if isinstance(answers, str):
+        assert reply.status == 400
+        assert answers in reply.body.decode()
+    else:
+        assert json.loads(reply.body) == {"predictions": answers}
+
+
 def test_several_outputs_by_column_and_in_other_types(pair: Model) -> None:
     body = '{"inputs": {"age": [[30]], "name": ["a,b"]}}'
     json_, csv, lines, npz_, npy_ = pair.invoke(

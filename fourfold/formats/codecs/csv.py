@@ -11,7 +11,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -43,22 +43,24 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
             raise BadRequest(f"The header names a column twice: {', '.join(header)}.")
         return Request(_by_header(header, rows, inputs))
     if numeric:
-        return Request(tensors.from_matrix(_floats(rows), inputs))
+        cells = [cell for row in rows for cell in row]
+        return Request(tensors.from_matrix(_floats(cells, len(rows[0])).reshape(len(rows), -1), inputs))
     return Request(_mixed(rows, inputs))
 
 
 def encode(outputs: Arrays, request: Request, parameters: Parameters) -> bytes:
     columns = tensors.to_columns(outputs)
-    lines: list[str] = []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
     if parameters.get("header") == "present":
-        lines.append(_line(_column_names(columns)))
+        writer.writerow(_column_names(columns))
     if all(array.dtype.kind in "fiu" for array in columns.values()):
         lists = [array.tolist() for array in columns.values()]
         rows = lists[0] if len(lists) == 1 else [list(itertools.chain(*parts)) for parts in zip(*lists, strict=True)]
-        lines.append(_number_lines(rows))
+        out.write(_number_lines(rows) + "\n")
     else:
-        lines.extend(_line(list(itertools.chain(*parts))) for parts in zip(*map(plain, columns.values()), strict=True))
-    return ("\n".join(lines) + "\n").encode()
+        writer.writerows(itertools.chain(*parts) for parts in zip(*map(plain, columns.values()), strict=True))
+    return out.getvalue().encode()
 
 
 def _number_lines(rows: list[list[float]]) -> str:
@@ -79,12 +81,6 @@ def _column_names(columns: Arrays) -> list[str]:
         width = array.shape[1]
         names.extend([name] if width == 1 else [f"{name}_{index}" for index in range(width)])
     return names
-
-
-def _line(cells: list[Any]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return out.getvalue()
 
 
 def _numbers(content: str, inputs: tuple[Tensor, ...]) -> Any:
@@ -144,7 +140,7 @@ def _by_header(header: list[str], rows: list[list[str]], inputs: tuple[Tensor, .
     columns: dict[str, Any] = {}
     for name, values in cells.items():
         tensor = known.get(name, inputs[0])
-        columns[name] = _strings(values, tensor) if tensor.dtype == "object" else _floats(zip(values))[:, 0]
+        columns[name] = _strings(values, tensor) if tensor.dtype == "object" else _floats(values, 1)
     return tensors.from_columns(columns, inputs)
 
 
@@ -164,8 +160,9 @@ def _mixed(rows: list[list[str]], inputs: tuple[Tensor, ...]) -> Arrays:
     for tensor, width in zip(inputs, widths, strict=True):
         part = table[:, start : start + (width or 0)]
         start += width or 0
-        values = _strings(part.ravel(), tensor).reshape(part.shape) if tensor.dtype == "object" else _floats(part)
-        arrays |= tensors.from_matrix(values, (tensor,))
+        cells = part.ravel().tolist()
+        values = _strings(cells, tensor) if tensor.dtype == "object" else _floats(cells, part.shape[1])
+        arrays |= tensors.from_matrix(values.reshape(part.shape), (tensor,))
     return arrays
 
 
@@ -174,8 +171,14 @@ def _strings(cells: Iterable[str], tensor: Tensor) -> Any:
     return np.array([cell or None for cell in cells] if tensor.nullable else list(cells), dtype=object)
 
 
-def _floats(rows: Iterable[Iterable[str]]) -> Any:
-    return np.array([[_number(cell, number) for cell in row] for number, row in enumerate(rows, 1)], dtype=np.float64)
+def _floats(cells: Sequence[str], width: int) -> Any:
+    """Cells of records of `width` cells each, one after the other."""
+    if "_" not in "".join(cells):  # `float` would take 1_000
+        try:
+            return np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
+        except ValueError:
+            pass  # words for what is missing, or a mistake to name
+    return np.array([_number(cell, at // width + 1) for at, cell in enumerate(cells)], dtype=np.float64)
 
 
 def _number(cell: str, line: int) -> float:
