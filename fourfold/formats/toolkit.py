@@ -82,10 +82,14 @@ def default_model_fn(model_dir: str) -> Any:
 
 
 def default_input_fn(data: Any, content_type: str) -> Any:
-    """JSON and NPY as an array, CSV by genfromtxt, NPZ as scipy.sparse saves it (made dense), libsvm with NaN gaps."""
+    """JSON and NPY as an array, CSV by genfromtxt, NPZ as scipy.sparse saves it (made dense), libsvm with NaN gaps.
+
+    A JSON object stays a dictionary: in an array without axes, as SageMaker's toolkit makes, nobody can look names up.
+    """
     match content_type.partition(";")[0].strip().lower():
         case "application/json":
-            return np.array(json.loads(data))
+            value = json.loads(data)
+            return value if isinstance(value, dict) else np.array(value)
         case "text/csv":
             return np.genfromtxt(StringIO(data), delimiter=",")
         case "application/x-npy":

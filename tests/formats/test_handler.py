@@ -91,6 +91,11 @@ def test_default_functions_are_the_toolkits(
     assert (reply.status, reply.body) == (200, answer), reply.detail
 
 
+def test_a_json_object_is_a_dictionary(tmp_path: Path) -> None:
+    model = handler(tmp_path, MODEL + "def predict_fn(data, model): return {'told': data['q'] * model}")
+    assert model.invoke([call('{"q": "ha"}')])[0].body == b'{"told": "haha"}'
+
+
 @pytest.mark.parametrize(("content_type", "accept"), [("text/html", ""), ("application/json", "image/png")])
 def test_a_type_that_the_defaults_do_not_know_is_a_500(tmp_path: Path, content_type: str, accept: str) -> None:
     model = handler(tmp_path, MODEL + "def predict_fn(data, model): return data")
