@@ -20,7 +20,9 @@ from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Serv
 from fourfold.cli.files import (
     CONTENT_TYPES,
     account_bucket,
+    data_files,
     download_data,
+    holds_data,
     keys,
     remove_data,
     upload_data,
@@ -301,11 +303,11 @@ def _names(server: Server, source: str, manifest: bool) -> list[str]:
         path = Path(source)
         if not path.exists():
             raise CommandError(f"there is no file or folder {path}")
-        return [path.name] if path.is_file() else [one.name for one in path.rglob("*") if one.is_file()]
+        return [file.name for file in data_files(path)]
     s3 = server.client("s3")
-    if not manifest:
-        return [key for key in keys(s3, source) if not key.endswith("/")]
     bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not manifest:
+        return [name for name in keys(s3, source) if not name.endswith("/") and holds_data(name.removeprefix(key))]
     entries = json_.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     return [entry for entry in entries if isinstance(entry, str)]
 

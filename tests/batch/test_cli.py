@@ -81,6 +81,8 @@ def test_a_folder_with_every_option(shell: Shell) -> None:
     (shell.folder / "in" / "deep").mkdir(parents=True)
     for name in ("a.csv.gz", "deep/b.csv.gz"):
         (shell.folder / "in" / name).write_bytes(gzip.compress(b"id,a,b,c\nx,1,2,3\ny,4,5,6\n"))
+    for mark in ("_SUCCESS", "deep/.b.crc"):
+        (shell.folder / "in" / mark).write_bytes(b"no data")
     options = ["--header", "--filter", "$[1:]", "--join", "input", "--output-filter", "$[0,-1]", "--workers", "20"]
     options += ["--strategy", "single", "--split", "line", "--env", "A=B", "--name", "every"]
     job = shell.json("batch", "run", "--model", "sum", "--input", "in", "--output", "out", *options)
@@ -90,8 +92,9 @@ def test_a_folder_with_every_option(shell: Shell) -> None:
     assert job["BatchStrategy"] == "SingleRecord"
     assert job["Environment"] == {"A": "B"}
     assert job["Progress"]["Records"] == 4
-    for name in ("a.csv.gz.out", "deep/b.csv.gz.out"):
-        assert (shell.folder / "out" / name).read_text() == "x,6.0\ny,15.0\n"
+    answers = {"a.csv.gz.out": "x,6.0\ny,15.0\n", "deep/b.csv.gz.out": "x,6.0\ny,15.0\n"}
+    out = shell.folder / "out"
+    assert {str(one.relative_to(out)): one.read_text() for one in out.rglob("*") if one.is_file()} == answers
 
 
 def test_columns_in_and_out(shell: Shell) -> None:

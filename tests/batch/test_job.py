@@ -19,6 +19,7 @@ async def test_each_object_gets_an_output_at_its_place(site):
     site.put("in/a.csv", b"1,2,3\n4,5,6\n")
     site.put("in/deep/b.csv", b"1,1,1")
     site.put("in/empty.csv", b"")
+    site.put("in/deep/_SUCCESS", b"")
     async with site.running():
         job = await site.run()
     assert job.status == "Completed"

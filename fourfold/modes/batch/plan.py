@@ -69,6 +69,11 @@ class Found(msgspec.Struct, frozen=True):
     size: int
 
 
+def is_mark(found: Found) -> bool:
+    """Is it an empty object such as `_SUCCESS`, which Spark puts beside the data to say that they are whole?"""
+    return found.size == 0 and found.url.rpartition("/")[2].startswith(("_", "."))
+
+
 class Source(Protocol):
     """What planning needs to know about a big object; blocking."""
 

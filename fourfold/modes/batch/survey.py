@@ -69,7 +69,7 @@ def _plan(survey: Survey, blobs: Blobs, tell: Callable[[Piece], None]) -> int:
 def _numbered(survey: Survey, blobs: Blobs) -> tuple[str, Iterator[tuple[int, Found]]]:
     """The prefix that outputs are named after, and the objects."""
     if survey.data_type == "S3Prefix":
-        return survey.source, enumerate(blobs.list(survey.source))
+        return survey.source, enumerate(found for found in blobs.list(survey.source) if not plan.is_mark(found))
     content = _short(blobs, survey.source)
     prefix, urls = manifest(content, survey.source)
     return prefix, enumerate(_listed(url, blobs) for url in urls)
