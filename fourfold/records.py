@@ -45,6 +45,24 @@ class Reply(msgspec.Struct, array_like=True, gc=False):
     detail: str = ""
 
 
+class Opening(bytes):
+    """The first part of a streamed answer, which also says what the answer is.
+
+    Attributes:
+        content_type: of the whole.
+        headers: as a `Reply` has them.
+    """
+
+    content_type: str
+    headers: dict[str, str] | None
+
+    def __new__(cls, part: bytes, content_type: str, headers: dict[str, str] | None = None) -> Opening:
+        opening = super().__new__(cls, part)
+        opening.content_type = content_type
+        opening.headers = headers
+        return opening
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, array_like=True):
     """All that a worker needs to load one model. Plain data, so that it can be sent to another machine."""
 

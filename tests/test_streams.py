@@ -86,3 +86,34 @@ def test_a_stream_that_is_refused_has_the_models_status(server: LiveServer, hand
             pass
         told = ended.value.response
         assert (told["OriginalStatusCode"], words in told["OriginalMessage"]) == (status, True)
+
+
+HEADED = """
+def model_fn(model_dir):
+    return None
+
+DEF transform_fn(model, data, content_type, accept, context):
+    if data == "tell":
+        context.set_response_content_type(0, "text/plain; charset=utf-8")
+        context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", "lang=en\\n")
+    yield "first"
+    yield "second"
+"""
+
+
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+def test_a_stream_has_the_models_content_type_and_attributes(server: LiveServer, handler: Any, keyword: str) -> None:
+    name = f"headed-{len(keyword)}"
+    server.deploy(name, handler(HEADED.replace("DEF", keyword)))
+    runtime = server.client("sagemaker-runtime")
+    for body, accept, content_type, attributes in [
+        (b"tell", "text/csv", "text/plain; charset=utf-8", "lang=en "),
+        (b"-", "text/csv", "text/csv", None),
+        (b"-", "*/*", "application/json", None),
+    ]:
+        answer = runtime.invoke_endpoint_with_response_stream(
+            EndpointName=name, ContentType="text/csv", Accept=accept, Body=body
+        )
+        parts = [event["PayloadPart"]["Bytes"] for event in answer["Body"]]
+        assert parts == [b"first", b"second"]
+        assert (answer["ContentType"], answer.get("CustomAttributes")) == (content_type, attributes)

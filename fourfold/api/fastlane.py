@@ -247,7 +247,7 @@ class Submission(Exchange):
         self._write(
             b"%bcontent-type: application/json\r\nx-amzn-sagemaker-outputlocation: %b\r\n"
             b"x-amzn-sagemaker-failurelocation: %b\r\n"
-            % (STATUS_LINE[202], _header_value(accepted.output), _header_value(accepted.failure)),
+            % (STATUS_LINE[202], header_value(accepted.output), header_value(accepted.failure)),
             msgspec.json.encode({"InferenceId": accepted.inference_id}),
         )
         self.protocol.on_response_complete()
@@ -527,7 +527,7 @@ def protocol_class(lane: Lane) -> type[FastProtocol]:
 
 def _response_head(variant: Variant, content_type: str) -> bytes:
     """Status line and headers of an answer of one content type; kept, because a model has few."""
-    head = STATUS_LINE[200] + variant.header + b"content-type: " + _header_value(content_type) + b"\r\n"
+    head = STATUS_LINE[200] + variant.header + b"content-type: " + header_value(content_type) + b"\r\n"
     if len(variant.heads) < 64:
         variant.heads[content_type] = head
     return head
@@ -536,7 +536,7 @@ def _response_head(variant: Variant, content_type: str) -> bytes:
 def response_headers(headers: dict[str, str]) -> bytes:
     """Header lines for what a model's reply may tell the client."""
     return b"".join(
-        wire + b": " + _header_value(headers[name]) + b"\r\n" for name, wire in FROM_MODEL.items() if name in headers
+        wire + b": " + header_value(headers[name]) + b"\r\n" for name, wire in FROM_MODEL.items() if name in headers
     )
 
 
@@ -552,6 +552,6 @@ def error_body(error: FourfoldError) -> bytes:
     return msgspec.json.encode(body)
 
 
-def _header_value(text: str) -> bytes:
+def header_value(text: str) -> bytes:
     """A header value on one line: what a model says cannot add headers of its own."""
     return text.encode("latin-1", "replace").replace(b"\r", b" ").replace(b"\n", b" ")

@@ -23,12 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fourfold.api import eventstream, oip, openai
 from fourfold.api.aws import CONTROL_BODY
-from fourfold.api.fastlane import Lane, error_body, request_id
+from fourfold.api.fastlane import Lane, error_body, header_value, request_id
 from fourfold.api.heads import PREFIX, endpoint_name
 from fourfold.errors import FourfoldError, ModelError, PayloadTooLarge
 from fourfold.modes.realtime import ResponseStream, choose, find_route, request_headers
-from fourfold.records import Call
+from fourfold.records import Call, Opening
 
+ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 STREAM_SUFFIX = b"/invocations-response-stream"
 NATIVE = "/fourfold/"
 """Largest body of a control-plane call, bytes."""
@@ -175,12 +176,21 @@ class Gateway:
             first = await stream.first()
         except FourfoldError as error:
             return _error(error)
-        headers = {
-            "x-amzn-requestid": request_id().decode(),
-            "x-amzn-invoked-production-variant": variant.name,
-            "x-amzn-sagemaker-content-type": request.accept or "application/octet-stream",
-        }
-        return StreamingResponse(_events(stream, first), headers=headers, media_type=eventstream.CONTENT_TYPE)
+        headers = {"x-amzn-requestid": request_id().decode(), "x-amzn-invoked-production-variant": variant.name}
+        return StreamingResponse(
+            _events(stream, first), headers=headers | _head(first), media_type=eventstream.CONTENT_TYPE
+        )
+
+
+def _head(first: bytes | None) -> dict[str, str]:
+    """What the model says of its streamed answer."""
+    if not isinstance(first, Opening):
+        return {"x-amzn-sagemaker-content-type": "application/octet-stream"}
+    told = {"x-amzn-sagemaker-content-type": first.content_type}
+    attributes = (first.headers or {}).get(ATTRIBUTES)
+    if attributes is not None:
+        told[ATTRIBUTES] = attributes
+    return {name: header_value(value).decode("latin-1") for name, value in told.items()}
 
 
 async def _events(stream: ResponseStream, first: bytes | None) -> AsyncIterator[bytes]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from fourfold.records import Call, Reply
+from fourfold.records import Call, Opening, Reply
 
 if TYPE_CHECKING:  # the gateway reads format descriptions and has no use for numpy's 20 MB
     import numpy as np
@@ -125,11 +125,14 @@ class Model(ABC):
         """Answer each call, in order. A call's failure is a Reply with its status, never an exception."""
 
     def stream(self, call: Call) -> Iterator[bytes]:
-        """Answer one call in parts. An exception ends the stream, with its status where there was no part yet."""
+        """Answer one call in parts, the first of which may be an `Opening`.
+
+        An exception ends the stream, with its status where there was no part yet.
+        """
         reply = self.invoke([call])[0]
         if reply.status != 200:
             raise Unanswered(reply.body, reply.status)
-        yield reply.body
+        yield Opening(reply.body, reply.content_type, reply.headers)
 
     def close(self) -> None:  # noqa: B027  most models have nothing to close
         """Called once before the worker ends."""

@@ -36,7 +36,7 @@ from fourfold.errors import ModelLoadError
 from fourfold.formats import images, toolkit
 from fourfold.formats.base import Artifact, AsyncModel, Model, Unanswered, failed, status_of
 from fourfold.formats.toolkit import Context
-from fourfold.records import Call, Reply
+from fourfold.records import Call, Opening, Reply
 
 _STEPS = ("input_fn", "predict_fn", "output_fn")
 _SERVING = ("handler", "input_handler", "output_handler")
@@ -93,12 +93,21 @@ class Handler:
 
     def reply(self, call: Call, context: Context, result: Any) -> Reply:
         """The reply for a result that is whole."""
-        content_type = call.accept if call.accept not in ("", "*/*") else self._accept
+        content_type = ""
         if isinstance(result, tuple):
             result, content_type = result
-        content_type = context.response_content_type or content_type.partition(",")[0].partition(";q=")[0].strip()
+        content_type = self._type(call, context, content_type)
         status = 200 if 200 <= context.response_status < 300 else context.response_status
         return Reply(call.id, body(result), content_type, status, context.response_headers or None)
+
+    def opening(self, call: Call, context: Context, part: bytes) -> Opening:
+        """The first part of a stream."""
+        return Opening(part, self._type(call, context), context.response_headers or None)
+
+    def _type(self, call: Call, context: Context, said: str = "") -> str:
+        """The answer's content type: what the handler set or said, else what the client accepts first."""
+        accepted = call.accept if call.accept not in ("", "*/*") else self._accept
+        return context.response_content_type or (said or accepted).partition(",")[0].partition(";q=")[0].strip()
 
     def _load(self, module: ModuleType) -> Any:
         context = Context(self._model_dir, {})
@@ -169,7 +178,10 @@ class SyncHandler(Model):
         result = drive(self._handler.answer(call, context))
         if _is_stream(result):
             with closing(result):
-                yield from map(part_of, result)
+                parts = map(part_of, result)
+                for first in parts:
+                    yield self._handler.opening(call, context, first)
+                    yield from parts
         else:
             yield _whole(self._handler.reply(call, context, result))
 
@@ -196,9 +208,11 @@ class AsyncHandler(AsyncModel):
         if not _is_stream(result):
             yield _whole(self._handler.reply(call, context, result))
             return
+        opened = False
         try:
             async for part in _as_async(result):
-                yield part_of(part)
+                yield part_of(part) if opened else self._handler.opening(call, context, part_of(part))
+                opened = True
         finally:
             await _close(result)
 
@@ -345,7 +359,7 @@ async def _close(stream: Any) -> None:
         stream.close()
 
 
-def _whole(reply: Reply) -> bytes:
+def _whole(reply: Reply) -> Opening:
     if reply.status != 200:
         raise Unanswered(reply.body, reply.status)
-    return reply.body
+    return Opening(reply.body, reply.content_type, reply.headers)

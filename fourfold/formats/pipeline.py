@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from fourfold.formats.base import AsyncModel, Model, Unanswered
-from fourfold.records import Call, Reply
+from fourfold.records import Call, Opening, Reply
 
 
 def join(stages: Sequence[Model]) -> Model:
@@ -58,7 +58,7 @@ class AsyncPipeline(AsyncModel):
         reply = await self.ainvoke(call)
         if reply.status != 200:
             raise Unanswered(reply.body, reply.status)
-        yield reply.body
+        yield Opening(reply.body, reply.content_type, reply.headers)
 
     def close(self) -> None:
         for stage in self._stages:

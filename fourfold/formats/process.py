@@ -28,7 +28,7 @@ import httptools
 from fourfold.errors import ModelLoadError
 from fourfold.formats.base import Artifact, AsyncModel, Unanswered
 from fourfold.formats.guard import STOP_SECONDS
-from fourfold.records import PATH, Call, Reply
+from fourfold.records import PATH, Call, Opening, Reply
 
 _READ = 256 * 1024
 _STARTUP_SECONDS = 600.0
@@ -61,17 +61,18 @@ class ProcessModel(AsyncModel):
                 self._keep(answer)
         except (OSError, httptools.HttpParserError) as error:
             return Reply(call.id, f"The model's server did not answer: {error}".encode(), "text/plain", 500)
-        kept = {name: value for name, value in answer.headers.items() if name.startswith("x-amzn-")}
         status = 200 if 200 <= answer.status < 300 else answer.status
-        return Reply(call.id, body, answer.headers.get("content-type", "application/json"), status, kept or None)
+        return Reply(call.id, body, answer.content_type, status, answer.told)
 
     async def astream(self, call: Call) -> AsyncIterator[bytes]:
         answer = await self._ask(call)
         try:
             if not 200 <= answer.status < 300:
                 raise Unanswered(b"".join([part async for part in answer.parts()]), answer.status)
+            opened = False
             async for part in answer.parts():
-                yield part
+                yield part if opened else Opening(part, answer.content_type, answer.told)
+                opened = True
         finally:
             self._keep(answer)
 
@@ -153,6 +154,15 @@ class _Connection:
             if self._complete:
                 return
             await self._read()
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "application/json")
+
+    @property
+    def told(self) -> dict[str, str] | None:
+        """The answer's headers that are SageMaker's own."""
+        return {name: value for name, value in self.headers.items() if name.startswith("x-amzn-")} or None
 
     @property
     def reusable(self) -> bool:

@@ -85,8 +85,12 @@ class Replies(msgspec.Struct, tag="replies", array_like=True, gc=False):
 
 
 class Chunk(msgspec.Struct, tag="chunk", array_like=True):
+    """A part of a stream; the first may say of what type the answer is, and its headers."""
+
     id: int
     body: bytes
+    content_type: str = ""
+    headers: dict[str, str] | None = None
 
 
 class End(msgspec.Struct, tag="end", array_like=True):

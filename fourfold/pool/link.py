@@ -30,7 +30,7 @@ from fourfold.pool.frames import (
 )
 from fourfold.pool.memory import OUT_OF_MEMORY
 from fourfold.pool.stats import ModelTimes
-from fourfold.records import Call, Reply, WorkerSpec
+from fourfold.records import Call, Opening, Reply, WorkerSpec
 
 
 class Waiter(Protocol):
@@ -53,7 +53,8 @@ class StreamWaiter(Protocol):
     cancel: Callable[[], None]
     """Set when the call is sent: tells the worker to stop."""
 
-    def part(self, body: bytes) -> None: ...
+    def part(self, body: bytes) -> None:
+        """The first may be an `Opening`."""
 
     def end(self, failure: Reply | None) -> None:
         """The model has said all; `failure` is its error, if it met one."""
@@ -282,8 +283,8 @@ class WorkerLink(asyncio.Protocol):
                 batch.done(self)  # first, so that the worker has its next batch before these replies are written
                 for waiter, reply in zip(batch.waiters, replies, strict=True):
                     waiter.answer(reply)
-            case Chunk(id, body):
-                self._streams[id][0].part(body)
+            case Chunk(id, body, content_type, headers):
+                self._streams[id][0].part(Opening(body, content_type, headers) if content_type else body)
             case End(id, error, detail, status):
                 stream, done, since = self._streams.pop(id)
                 self.outstanding -= 1

@@ -46,7 +46,7 @@ from fourfold.pool.frames import (
     encode,
 )
 from fourfold.pool.processes import THREAD_VARIABLES
-from fourfold.records import Call, Reply, WorkerSpec
+from fourfold.records import Call, Opening, Reply, WorkerSpec
 
 _READ = 256 * 1024
 
@@ -223,13 +223,19 @@ def _stream(connection: Connection, model: Model, call: Call) -> None:
         for part in parts:
             if connection.cancelled(call.id):
                 break
-            connection.send(Chunk(call.id, part))
+            connection.send(_chunk(call, part))
         close = getattr(parts, "close", None)  # a generator's finally blocks run now, not when it is collected
         if close is not None:
             close()
     except Exception as error:
         end = _broken(call, error)
     connection.send(end)
+
+
+def _chunk(call: Call, part: bytes) -> Chunk:
+    if isinstance(part, Opening):
+        return Chunk(call.id, bytes(part), part.content_type, part.headers)
+    return Chunk(call.id, part)
 
 
 def _broken(call: Call, error: Exception) -> End:
@@ -330,7 +336,7 @@ class AsyncWorker:
         end = End(call.id)
         try:
             async for part in self._model.astream(call):
-                self._write(Chunk(call.id, part))
+                self._write(_chunk(call, part))
                 await self._writer.drain()
         except asyncio.CancelledError:
             end = End(call.id, "cancelled")

@@ -17,7 +17,7 @@ from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.base import Artifact, Unanswered
 from fourfold.formats.process import ProcessModel
-from fourfold.records import Call
+from fourfold.records import Call, Opening
 from tests.formats.models import call
 
 SERVER = """
@@ -125,6 +125,7 @@ async def test_answers_of_every_framing(model: ProcessModel) -> None:
         assert (await model.ainvoke(call("x"))).status == 200
         parts = [part async for part in model.astream(call("x", "stream"))]
         assert b"".join(parts) == b"onetwo"
+        assert isinstance(parts[0], Opening)
         with pytest.raises(Unanswered) as refused:
             [part async for part in model.astream(call("x", "teapot"))]
         assert refused.value.status_code == 418
