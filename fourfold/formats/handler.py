@@ -145,12 +145,12 @@ class Handler:
     def _each(self, stream: Any, accept: str, context: Context) -> Any:
         """A streamed prediction, each part through the handler's own output_fn."""
         if isinstance(stream, Iterator) and not _is_async(self._output):
-            return (drive(self._call(self._output, (part, accept), context)) for part in stream)
+            return (_body(drive(self._call(self._output, (part, accept), context)), context) for part in stream)
         return self._each_overlapping(stream, accept, context)
 
     async def _each_overlapping(self, stream: Any, accept: str, context: Context) -> AsyncIterator[Any]:
         async for part in _as_async(stream):
-            yield await self._call(self._output, (part, accept), context)
+            yield _body(await self._call(self._output, (part, accept), context), context)
 
 
 class SyncHandler(Model):
@@ -357,6 +357,13 @@ async def _close(stream: Any) -> None:
         await stream.aclose()
     elif hasattr(stream, "close"):
         stream.close()
+
+
+def _body(result: Any, context: Context) -> Any:
+    """What output_fn made of a part, where it may have told the content type besides."""
+    if isinstance(result, tuple):
+        result, context.response_content_type = result
+    return result
 
 
 def _whole(reply: Reply) -> Opening:

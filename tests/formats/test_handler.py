@@ -14,7 +14,7 @@ import pytest
 from fourfold.errors import ModelLoadError
 from fourfold.formats import registry
 from fourfold.formats.base import Artifact, AsyncModel, Model
-from fourfold.records import Call
+from fourfold.records import Call, Opening
 from tests.formats.models import call
 
 
@@ -235,9 +235,12 @@ def test_each_part_goes_through_output_fn(tmp_path: Path) -> None:
     model = handler(
         tmp_path,
         MODEL + "def predict_fn(data, model): yield from range(3)\n"
-        "def output_fn(part, accept, context): return f'{part};'\n",
+        "def output_fn(part, accept, context): return f'{part};', 'text/plain'\n",
     )
-    assert list(model.stream(call("[1]"))) == [b"0;", b"1;", b"2;"]
+    parts = list(model.stream(call("[1]")))
+    assert parts == [b"0;", b"1;", b"2;"]
+    assert isinstance(parts[0], Opening)
+    assert parts[0].content_type == "text/plain"
 
 
 def test_a_stream_that_is_left_runs_its_finally(tmp_path: Path) -> None:
