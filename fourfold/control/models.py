@@ -104,7 +104,7 @@ async def prepare(
         format=resolved.name,
         environment=environment,
         threads=int(number(environment, "FOURFOLD_THREADS", 1, MOST_THREADS, least=1)),
-        python=await asyncio.to_thread(_interpreter, resolved.name, folder, environments),
+        python=await asyncio.to_thread(_interpreter, resolved.name, folder, environment, environments),
     )
     load_timeout = number(environment, "SAGEMAKER_STARTUP_TIMEOUT", limits.load_seconds)
     imports = resolved.imports
@@ -189,9 +189,9 @@ def _code_url(environment: Mapping[str, str]) -> str:
     return submitted if submitted.startswith(("s3://", "https://")) else ""
 
 
-def _interpreter(format: str, folder: Path, environments: Path) -> str:
+def _interpreter(format: str, folder: Path, environment: Mapping[str, str], environments: Path) -> str:
     """The interpreter of a handler's own environment; empty where it has no requirements."""
-    wanted = requirements(folder) if format == "handler" else None
+    wanted = requirements(folder, environment) if format == "handler" else None
     return "" if wanted is None else str(prepare_environment(wanted, environments))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fourfold.formats.base import Artifact, Model
 
 _VERSION = re.compile(rb"\{.{0,8}version\W*\[", re.DOTALL)
+CONTAINER_DIR = "/opt/ml/model"
+"""Where the artifact is in a SageMaker container; SAGEMAKER_SUBMIT_DIRECTORY may start with it."""
 _DEPTH = 3
 """Levels of folders that are searched: enough for TensorFlow's `export/Servo/1/saved_model.pb`."""
 
@@ -91,6 +93,17 @@ def choose(artifact: Artifact, fits: Callable[[Path], bool]) -> Path:
 def start(path: Path, length: int = 256) -> bytes:
     with path.open("rb") as file:
         return file.read(length)
+
+
+def code_folder(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Where the handler is: SAGEMAKER_SUBMIT_DIRECTORY, where that is in the artifact, else `code/`, else its top."""
+    submitted = environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+    if submitted.startswith(CONTAINER_DIR):
+        named = folder / submitted.removeprefix(CONTAINER_DIR).lstrip("/")
+        if named.is_dir():
+            return named
+    code = folder / "code"
+    return code if code.is_dir() else folder
 
 
 def is_handler(folder: Path) -> bool:

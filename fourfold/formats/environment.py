@@ -15,19 +15,21 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from fourfold.errors import ModelLoadError
+from fourfold.formats.builtin import code_folder
 
 _READY = "ready"
 """Written last: an environment without it was interrupted and is made again."""
 
 
-def requirements(folder: Path) -> Path | None:
-    """The artifact's `requirements.txt`: beside its handler, as in SageMaker's containers."""
-    for path in (folder / "code" / "requirements.txt", folder / "requirements.txt"):
+def requirements(folder: Path, environment: Mapping[str, str]) -> Path | None:
+    """The artifact's `requirements.txt`: beside its handler, as in SageMaker's containers, or at the artifact's top."""
+    for place in (code_folder(folder, environment), folder):
+        path = place / "requirements.txt"
         if path.is_file() and _lines(path):
             return path
     return None

@@ -35,13 +35,12 @@ from typing import Any
 from fourfold.errors import ModelLoadError
 from fourfold.formats import images, toolkit
 from fourfold.formats.base import Artifact, AsyncModel, Model, Unanswered, failed, status_of
+from fourfold.formats.builtin import CONTAINER_DIR, code_folder
 from fourfold.formats.toolkit import Context
 from fourfold.records import Call, Opening, Reply
 
 _STEPS = ("input_fn", "predict_fn", "output_fn")
 _SERVING = ("handler", "input_handler", "output_handler")
-_CONTAINER_DIR = "/opt/ml/model"
-"""Where the artifact is in a SageMaker container; SAGEMAKER_SUBMIT_DIRECTORY may start with it."""
 
 
 class Handler:
@@ -285,19 +284,15 @@ def _program(artifact: Artifact) -> Path:
 
 def _code_folder(artifact: Artifact) -> Path:
     submitted = artifact.environment.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
-    if submitted.startswith(_CONTAINER_DIR):
-        folder = artifact.path / submitted.removeprefix(_CONTAINER_DIR).lstrip("/")
-        if folder.is_dir():
+    if submitted and not submitted.startswith(CONTAINER_DIR):
+        if Path(submitted).is_dir():
+            return Path(submitted)
+        if submitted.endswith(".tar.gz") and Path(submitted).is_file():
+            folder = Path(tempfile.mkdtemp(prefix="fourfold-code-"))
+            with tarfile.open(submitted) as archive:
+                archive.extractall(folder, filter="data")
             return folder
-    elif submitted and Path(submitted).is_dir():
-        return Path(submitted)
-    elif submitted.endswith(".tar.gz") and Path(submitted).is_file():
-        folder = Path(tempfile.mkdtemp(prefix="fourfold-code-"))
-        with tarfile.open(submitted) as archive:
-            archive.extractall(folder, filter="data")
-        return folder
-    code = artifact.path / "code"
-    return code if code.is_dir() else artifact.path
+    return code_folder(artifact.path, artifact.environment)
 
 
 def _import(program: Path) -> ModuleType:

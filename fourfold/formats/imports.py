@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fourfold.formats.builtin import code_folder
+
 FORKABLE = frozenset(
     (
         "PIL", "boto3", "botocore", "bs4", "catboost", "imblearn", "jinja2", "joblib", "lightgbm", "lxml", "matplotlib",
@@ -26,7 +28,7 @@ def handler_imports(folder: Path, environment: Mapping[str, str]) -> tuple[str, 
     A handler that cannot be read or parsed has none: loading it says what is wrong.
     """
     more = [name.strip() for name in environment.get("FOURFOLD_IMPORTS", "").split(",") if name.strip()]
-    code = folder / "code" if (folder / "code").is_dir() else folder
+    code = code_folder(folder, environment)
     try:
         tree = ast.parse((code / environment.get("SAGEMAKER_PROGRAM", "inference.py")).read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -62,10 +62,15 @@ def test_what_pip_said_is_told(tmp_path: Path) -> None:
 
 
 def test_where_requirements_are(tmp_path: Path) -> None:
-    assert environment.requirements(tmp_path) is None
+    assert environment.requirements(tmp_path, {}) is None
     (tmp_path / "code").mkdir()
     wanted = tmp_path / "code" / "requirements.txt"
     wanted.write_text("# nothing\n")
-    assert environment.requirements(tmp_path) is None, "nothing to install"
+    assert environment.requirements(tmp_path, {}) is None, "nothing to install"
     wanted.write_text("numpy\n")
-    assert environment.requirements(tmp_path) == wanted
+    assert environment.requirements(tmp_path, {}) == wanted
+    (tmp_path / "src").mkdir()
+    wanted.rename(tmp_path / "src" / "requirements.txt")
+    place = {"SAGEMAKER_SUBMIT_DIRECTORY": "file:///opt/ml/model/src"}
+    assert environment.requirements(tmp_path, place) == tmp_path / "src" / "requirements.txt"
+    assert environment.requirements(tmp_path, {}) is None
