@@ -42,7 +42,7 @@ from fourfold.api.recommender import InferenceRecommender
 from fourfold.api.s3 import S3
 from fourfold.api.sagemaker import SageMaker
 from fourfold.api.scheduler import Scheduler, caller, schedule_routes
-from fourfold.api.signatures import Verifier
+from fourfold.api.signatures.verifier import Verifier
 from fourfold.api.sns import Links, Sns, topic_routes
 from fourfold.api.transform import Transform, batch_routes
 from fourfold.clock import Clock, SystemClock

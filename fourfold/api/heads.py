@@ -11,7 +11,7 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from fourfold.api.canonical import Headers
-from fourfold.api.signatures import ALGORITHM
+from fourfold.api.signatures.claims import ALGORITHM
 from fourfold.modes.asynchronous.accept import Invocation
 from fourfold.modes.realtime import RequestHeaders
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope
 
-from fourfold.api.signatures import ObjectClaim
+from fourfold.api.signatures.claims import ObjectClaim
 from fourfold.errors import S3Error
 from fourfold.storage.buckets import Buckets
 

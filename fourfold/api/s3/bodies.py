@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from starlette.types import Receive
 
-from fourfold.api.signatures import ObjectClaim
+from fourfold.api.signatures.claims import ObjectClaim
 from fourfold.errors import S3Error
 from fourfold.storage.buckets import CHUNK, Incoming
 

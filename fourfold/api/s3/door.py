@@ -17,7 +17,7 @@ from fourfold.api.fastlane import request_id
 from fourfold.api.s3.answers import failed
 from fourfold.api.s3.ask import Ask
 from fourfold.api.s3.routes import OPERATIONS, operation_of
-from fourfold.api.signatures import ObjectClaim
+from fourfold.api.signatures.claims import ObjectClaim
 from fourfold.errors import AuthenticationError, S3Error
 from fourfold.storage.buckets import Buckets
 
