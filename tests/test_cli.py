@@ -300,6 +300,7 @@ class TestEndpoints:
             ("batch run --model nothing --input s3://nowhere/x --output y", "does not exist: nowhere"),
             ("schedule enable nothing", "fourfold schedule list"),
             ("topics redrive nothing", "fourfold topics list"),
+            ("topics dead-letters no/thing?", "no/thing?. What there is: fourfold topics list"),
             ("keys delete nothing", "fourfold keys list"),
             ("verify --plan nothing", "nothing: No such file"),
         ],
@@ -322,6 +323,9 @@ class TestEndpoints:
     def test_another_server_is_no_fourfold(self, refused, halves: Path, stranger: str, command: str) -> None:
         for scheme, expected in (("http", "is no Fourfold server"), ("https", "is its address http://")):
             assert expected in refused(command.replace("FILE", str(halves)), AWS_ENDPOINT_URL=f"{scheme}://{stranger}")
+
+    def test_an_address_may_end_with_a_slash(self, shell: Shell) -> None:
+        assert json.loads(shell.run("topics", "list", "--json", AWS_ENDPOINT_URL=f"{shell.url}/").stdout) == []
 
     def test_without_credentials(self, refused, tmp_path: Path) -> None:
         assert "fourfold env" in refused(f"list --data-dir {tmp_path}")

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -109,15 +108,13 @@ def list_calls(
     """List an endpoint's calls, the newest first."""
     server = Server(url, data_dir)
     found: list[Document] = []
-    query = f"status={','.join(status or [])}"
-    before: int | None = None
+    query: Document = {"status": ",".join(status or [])}
     while len(found) < limit:
-        most = min(1000, limit - len(found))
-        page = _get(server, f"{quote(name)}?{query}&limit={most}" + (f"&before={before}" if before else ""))
+        page = _get(server, name, **query, limit=min(1000, limit - len(found)))
         found += page["calls"]
-        before = page["next"]
-        if before is None:
+        if page["next"] is None:
             break
+        query["before"] = page["next"]
     if json:
         print_json({"counts": page["counts"], "calls": found})
         return
@@ -135,7 +132,7 @@ def list_calls(
 @calls.command()
 def show(name: Name, id: Id, json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
     """Show one call: status, place in the queue, times, locations, the reason where it failed."""
-    record = _get(Server(url, data_dir), _path(name, id))
+    record = _get(Server(url, data_dir), name, id)
     if json:
         print_json(record)
         return
@@ -221,7 +218,7 @@ def _wait_for(server: Server, name: str, ids: Sequence[str], bar: Progress) -> l
     while True:
         left = [id for id in dict.fromkeys(ids) if id not in ended]
         for id in left:
-            record = _get(server, _path(name, id))
+            record = _get(server, name, id)
             if record["status"] in PENDING:
                 break  # first in, first out: those behind it can wait for the next look
             ended[id] = record
@@ -244,7 +241,7 @@ def _save(server: Server, sent: Iterable[Document], folder: Path) -> None:
 
 
 def _change(server: Server, name: str, ids: Iterable[str], action: str, json: bool) -> None:
-    changed = [json_.loads(server.post(f"/fourfold/async/{_path(name, id)}/{action}")) for id in ids]
+    changed = [json_.loads(server.post("async", name, id, action)) for id in ids]
     if json:
         print_json(changed)
         return
@@ -252,13 +249,9 @@ def _change(server: Server, name: str, ids: Iterable[str], action: str, json: bo
         print(f"{one['inference_id']} is {one['status']}")
 
 
-def _get(server: Server, path: str) -> Document:
-    found: Document = json_.loads(server.get(f"/fourfold/async/{path}"))
+def _get(server: Server, *path: str, **query: object) -> Document:
+    found: Document = json_.loads(server.get("async", *path, **query))
     return found
-
-
-def _path(name: str, id: str) -> str:
-    return f"{quote(name, safe='')}/{quote(id, safe='')}"
 
 
 def _end(record: Document) -> tuple[str, str, str]:

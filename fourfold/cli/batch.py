@@ -208,7 +208,7 @@ def resume(
 ) -> None:
     """Go on with a job that was stopped or has failed: what failed is tried again, what is done is not."""
     server = Server(url, data_dir)
-    server.post(f"/fourfold/batch/{name}/resume")
+    server.post("batch", name, "resume")
     if wait:
         _follow(server, name)
     described = server.client("sagemaker").describe_transform_job(TransformJobName=name)
@@ -225,7 +225,7 @@ def errors(
 ) -> None:
     """Show the objects that failed, and the bad records that were left out."""
     server = Server(url, data_dir)
-    found = json_.loads(server.get(f"/fourfold/batch/{name}/errors"))
+    found = json_.loads(server.get("batch", name, "errors"))
     s3 = server.client("s3")
     for entry in found:
         if "Report" in entry:
@@ -381,7 +381,7 @@ def _places(server: Server, job: str, source: str, output: str, wait: bool) -> I
 
 
 def _progress(server: Server, job: str) -> Document:
-    found: Document = json_.loads(server.get(f"/fourfold/batch/{job}"))
+    found: Document = json_.loads(server.get("batch", job))
     return found
 
 

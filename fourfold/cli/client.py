@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 import typer
@@ -29,7 +30,14 @@ DataDir = Annotated[
     ),
 ]
 Url = Annotated[
-    str, typer.Option("--endpoint-url", envvar="AWS_ENDPOINT_URL", help="Address of the server.", show_default=True)
+    str,
+    typer.Option(
+        "--endpoint-url",
+        envvar="AWS_ENDPOINT_URL",
+        help="Address of the server.",
+        show_default=True,
+        callback=lambda url: url.rstrip("/"),
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -88,17 +96,19 @@ class Server:
         """The bearer token: FOURFOLD_API_KEY, or that of the data folder's oldest key."""
         return os.environ.get("FOURFOLD_API_KEY") or self.key().api_key
 
-    def get(self, path: str) -> str:
-        """The text that a native route (`/fourfold/...`, or `/metrics`) answers, with the bearer token."""
-        return self._native("GET", path)
+    def get(self, *path: str, **query: object) -> str:
+        """The text that a native route answers: `get("topics", "a/b")` asks for /fourfold/topics/a%2Fb."""
+        return self._native("GET", path, query)
 
-    def post(self, path: str) -> str:
+    def post(self, *path: str) -> str:
         """The same for a native route that does something."""
-        return self._native("POST", path)
+        return self._native("POST", path, {})
 
-    def _native(self, method: str, path: str) -> str:
+    def _native(self, method: str, path: Iterable[str], query: Mapping[str, object]) -> str:
+        url = "/".join([self.url, "fourfold", *(quote(part, safe="") for part in path)])
         headers = {"Authorization": f"Bearer {self.api_key()}"}
-        return fetch(Request(self.url + path, headers=headers, method=method), 30)  # noqa: S310
+        request = Request(f"{url}?{urlencode(query)}" if query else url, headers=headers, method=method)  # noqa: S310
+        return fetch(request, 30)
 
     def _credentials(self) -> tuple[str, str]:
         access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")

@@ -196,7 +196,7 @@ def logs(
 ) -> None:
     """Print what the endpoint's workers wrote to standard output and error."""
     server = Server(url, data_dir)
-    text = server.get(f"/fourfold/endpoints/{name}/logs?tail={tail}")
+    text = server.get("endpoints", name, "logs", tail=tail)
     if not text:
         server.client("sagemaker").describe_endpoint(EndpointName=name)  # says so where there is no such endpoint
     if json:
@@ -207,7 +207,7 @@ def logs(
     _write(text.encode())
     while follow:
         time.sleep(1)
-        newer = server.get(f"/fourfold/endpoints/{name}/logs?tail={tail}")
+        newer = server.get("endpoints", name, "logs", tail=tail)
         _write(_added(text, newer).encode())
         text = newer
 

@@ -222,19 +222,18 @@ def _answers(server: Server, seen: Replay, times: Times) -> Replay:
 
 def _calls(server: Server, newest: int) -> list[Document]:
     found: list[Document] = []
-    before = ""
+    before: Document = {}
     while len(found) < newest:
-        limit = min(1000, newest - len(found))
-        page = json.loads(server.get(f"/fourfold/async/{NAME}?limit={limit}{before}"))
+        page = json.loads(server.get("async", NAME, limit=min(1000, newest - len(found)), **before))
         found += page["calls"]
         if page["next"] is None:
             break
-        before = f"&before={page['next']}"
+        before = {"before": page["next"]}
     return found
 
 
 def _state(server: Server) -> Document:
-    found: Document = json.loads(server.get(f"/fourfold/endpoints/{NAME}"))["Variants"][0]
+    found: Document = json.loads(server.get("endpoints", NAME))["Variants"][0]
     return found
 
 

@@ -281,7 +281,7 @@ def _check(server: Server, target: Document) -> None:
 def _described(server: Server, group: str, name: str) -> Document:
     """GetSchedule's members, and what the server knows of its runs."""
     found = without_metadata(server.client("scheduler").get_schedule(GroupName=group, Name=name))
-    runs: Document = json_.loads(server.get(f"/fourfold/schedules/{group}/{name}"))
+    runs: Document = json_.loads(server.get("schedules", group, name))
     return found | runs
 
 

@@ -73,7 +73,7 @@ def serverless_options(
 def serverless_state(server: Server, name: str) -> dict[str, Any] | None:
     """What a serverless endpoint does now and has used, with its cost on AWS; None where it is not in service."""
     try:
-        answer = json.loads(server.get(f"/fourfold/endpoints/{name}"))
+        answer = json.loads(server.get("endpoints", name))
     except CommandError:
         return None
     found: dict[str, Any] | None = next((one["Serverless"] for one in answer["Variants"] if "Serverless" in one), None)

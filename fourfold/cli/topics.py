@@ -21,7 +21,7 @@ Name = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
 @topics.command("list")
 def list_topics(json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
     """List topics with their subscriptions and deliveries."""
-    found = loads(Server(url, data_dir).get("/fourfold/topics"))
+    found = loads(Server(url, data_dir).get("topics"))
     if json:
         print_json(found)
         return
@@ -32,7 +32,7 @@ def list_topics(json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR
 @topics.command("dead-letters")
 def dead_letters(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
     """List messages that were given up, newest first. They are kept for 14 days."""
-    found = loads(Server(url, data_dir).get(f"/fourfold/topics/{name}/dead-letters"))
+    found = loads(Server(url, data_dir).get("topics", name, "dead-letters"))
     if json:
         print_json(found)
         return
@@ -54,7 +54,7 @@ def dead_letters(name: Name, json: Json = False, url: Url = URL, data_dir: DataD
 @topics.command("redrive")
 def redrive(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir = DATA_DIR) -> None:
     """Try to deliver the dead letters once more."""
-    answer = loads(Server(url, data_dir).post(f"/fourfold/topics/{name}/redrive"))
+    answer = loads(Server(url, data_dir).post("topics", name, "redrive"))
     if json:
         print_json(answer)
     else:

@@ -171,7 +171,7 @@ class Buckets:
     def check(self, bucket: str) -> Path:
         """Its folder. Raises S3Error where there is none."""
         folder = self._folder / bucket
-        if bucket.startswith(".") or "/" in bucket or "\0" in bucket or not folder.is_dir():
+        if not bucket or bucket.startswith(".") or "/" in bucket or "\0" in bucket or not folder.is_dir():
             raise S3Error("NoSuchBucket", "The specified bucket does not exist", 404, bucket)
         return folder
 

@@ -358,6 +358,13 @@ def test_no_key_leads_out_of_its_bucket_or_into_what_is_the_servers(server, s3, 
     assert not (server.folder / "buckets" / "outside").exists()
 
 
+def test_a_path_without_a_bucket_leads_to_nothing(server, s3):
+    s3.put_object(Bucket="things", Key="there", Body=b"x")
+    bearer = {"Authorization": f"Bearer {server.keys['api_key']}"}
+    assert status_of(f"{server.url}/things/there", bearer) == 200
+    assert status_of(f"{server.url}//things/there", bearer) == 404
+
+
 def test_a_key_is_an_object_or_the_folder_of_others(s3):
     s3.put_object(Bucket="things", Key="both/of", Body=b"x")
     assert refused(s3.put_object, Bucket="things", Key="both", Body=b"x") == ("InvalidArgument", 400)
