@@ -9,7 +9,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo    train a small model, serve it, call it with boto3, print what was measured"
 	@echo "make test    run every test"
-	@echo "make test-clients   run what people write with the sagemaker SDKs, each version in its own environment (downloads 1 GB)"
+	@echo "make test-clients   run what people write with the sagemaker SDKs, each version in its own environment (1.5 GB, made once)"
 	@echo "make check   lint, format, types, layers, generated docs"
 	@echo "make bench   measure Fourfold beside its nearest peers and write docs/reference/performance.md"
 	@echo "make docs    write the generated pages of docs/reference"

@@ -110,7 +110,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         clock = SystemClock()
         self.settings = settings
-        self.placer = LocalPlacer(Cgroups.find())
+        self.placer = LocalPlacer(Cgroups.find(), settings.partition.region)
         self.placer.warm()  # the zygote imports while the rest is built
         self.store = Store(settings.store_url)
         upgrade(self.store)

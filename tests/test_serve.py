@@ -316,6 +316,17 @@ def test_a_model_that_cannot_load_fails_its_endpoint_with_the_reason(server, han
     assert "no weights here" in server.get("/fourfold/endpoints/broken/logs").decode()
 
 
+def test_model_code_finds_the_region_unless_its_model_names_another(server, handler):
+    code = (
+        "import os\n"
+        "def model_fn(model_dir): return os.environ['AWS_REGION'], os.environ['AWS_DEFAULT_REGION']\n"
+        "def transform_fn(model, data, content_type, accept): return ' '.join(model)\n"
+    )
+    server.deploy("region", handler(code), AWS_REGION="eu-west-1")
+    answer = server.client("sagemaker-runtime").invoke_endpoint(EndpointName="region", Body=b"x")
+    assert answer["Body"].read() == b"eu-west-1 us-east-1"
+
+
 def test_trusted_only_refuses_code(tmp_path, handler, onnx_model):
     server = LiveServer(tmp_path / "data", "--trusted-only")
     try:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 _decode = msgspec.msgpack.Decoder(FromZygote).decode
 _encode = msgspec.msgpack.encode
 
+_REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where model code, and boto3 in it, looks for the region: SageMaker's containers tell it, too."""
+
 
 class Forker(ABC):
     """A process that starts workers when it is asked (`zygote.py` is the process)."""
@@ -171,9 +174,10 @@ class Zygote(Forker):
     Args:
         python: its interpreter.
         imports: the modules.
+        region: what its workers find in `_REGION`. Empty: as here.
     """
 
-    def __init__(self, python: str, imports: Sequence[str]) -> None:
+    def __init__(self, python: str, imports: Sequence[str], region: str = "") -> None:
         super().__init__()
         descriptor = self._theirs.fileno()
         self._process = subprocess.Popen(
@@ -181,7 +185,7 @@ class Zygote(Forker):
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             process_group=0,  # no session of its own: the kernel weighs nice and SCHED_IDLE within one (autogroup)
-            env=_environment(),
+            env=_environment() | (dict.fromkeys(_REGION, region) if region else {}),
         )
         self._theirs.close()
         self.pid = self._process.pid

@@ -86,10 +86,12 @@ class LocalPlacer:
 
     Args:
         cgroups: for workers with a memory limit. None: they are watched.
+        region: AWS's name of the one that model code finds in its environment. Empty: what the server found in its own.
     """
 
-    def __init__(self, cgroups: Cgroups | None = None) -> None:
+    def __init__(self, cgroups: Cgroups | None = None, region: str = "") -> None:
         self._cgroups = cgroups
+        self._region = region
         self._zygotes: dict[tuple[str, tuple[str, ...]], Zygote] = {}
         self._links: WeakSet[WorkerLink] = WeakSet()
         self._templates = Templates()
@@ -105,7 +107,7 @@ class LocalPlacer:
         zygote = self._zygotes.pop(key, None)
         if zygote is None or zygote.ended:
             self._make_room()
-            zygote = Zygote(key[0], (*BASE_IMPORTS, *key[1]))
+            zygote = Zygote(key[0], (*BASE_IMPORTS, *key[1]), self._region)
         self._zygotes[key] = zygote  # at the end: it was used last
         return zygote
 
