@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from fourfold import logs
 from fourfold.advisor.prices import Prices, shipped
-from fourfold.advisor.recommender import Recommender
+from fourfold.advisor.recommender.jobs import Recommender
 from fourfold.api.asynchronous import async_routes
 from fourfold.api.autoscaling import Autoscaling
 from fourfold.api.aws import AwsApi, Service

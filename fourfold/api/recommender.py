@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from fourfold.advisor.prices import Prices
-from fourfold.advisor.recommender import KIND, Recommender, metrics, recommendation_id, scaling
+from fourfold.advisor.recommender.figures import metrics, recommendation_id, scaling
+from fourfold.advisor.recommender.jobs import KIND, Recommender
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.errors import ResourceNotFound, ValidationException
 from fourfold.store import Store, listing

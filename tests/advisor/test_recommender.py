@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourfold.advisor.prices import shipped
-from fourfold.advisor.recommender import configurations, scaling, steps
+from fourfold.advisor.recommender.configurations import configurations
+from fourfold.advisor.recommender.figures import scaling
+from fourfold.advisor.recommender.traffic import steps
 from fourfold.errors import ValidationException
 from tests.server import LiveServer, alive
 
