@@ -72,10 +72,10 @@ class Verifier:
         """
         for name, value in headers:
             if name == b"authorization":
-                if token := bearer_token(value):
-                    return bearer(self._checks, token)
                 if value.startswith(ALGORITHM):
                     return self._signed_header(method, url, headers, value, body)
+                if token := bearer_token(value):
+                    return bearer(self._checks, token)
                 raise AuthenticationError(
                     "IncompleteSignatureException",
                     "Authorization must be AWS4-HMAC-SHA256 (AWS clients) or Bearer with an API key.",
