@@ -9,13 +9,12 @@ POST /fourfold/async/{endpoint}/{InferenceId}/retry         once more, where it 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fourfold.api.native import Handler
+from fourfold.api.native import Handler, parts
 from fourfold.errors import ValidationException
 from fourfold.modes.asynchronous.records import Records
 
@@ -24,7 +23,7 @@ def async_routes(records: Records) -> dict[str, Handler]:
     """The native routes, for the gateway."""
 
     async def look(request: Request) -> Response:
-        match _parts(request):
+        match parts(request):
             case [endpoint]:
                 query = request.query_params
                 return _json(
@@ -40,7 +39,7 @@ def async_routes(records: Records) -> dict[str, Handler]:
         raise _unknown()
 
     async def act(request: Request) -> Response:
-        match _parts(request):
+        match parts(request):
             case [endpoint, inference_id, "cancel"]:
                 return _json(await records.cancel(endpoint, inference_id))
             case [endpoint, inference_id, "retry"]:
@@ -48,12 +47,6 @@ def async_routes(records: Records) -> dict[str, Handler]:
         raise _unknown()
 
     return {"GET async": look, "POST async": act}
-
-
-def _parts(request: Request) -> list[str]:
-    """What follows /fourfold/async/; an inference id may hold encoded slashes."""
-    raw: bytes = request.scope["raw_path"]
-    return [unquote(part) for part in raw.decode("ascii", "replace").split("/")[3:] if part]
 
 
 def _number(text: str, name: str) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -34,7 +35,7 @@ def endpoint_routes(settings: Settings, routes: Routes) -> dict[str, Handler]:
     """Routes below /fourfold/endpoints/. `logs?tail=N`: the last N lines (200) of each worker, newest worker last."""
 
     async def endpoint(request: Request) -> Response:
-        _, _, name, what = (*request.url.path.strip("/").split("/"), "", "")[:4]
+        name, what = (*parts(request), "", "")[:2]
         if what not in ("", "logs") or not _NAME.fullmatch(name):
             raise ValidationException(
                 "The native routes of endpoints are /fourfold/endpoints/{name} and /fourfold/endpoints/{name}/logs."
@@ -49,6 +50,12 @@ def endpoint_routes(settings: Settings, routes: Routes) -> dict[str, Handler]:
         return PlainTextResponse(await asyncio.to_thread(_tail_all, folder, int(tail)))
 
     return {"GET endpoints": endpoint}
+
+
+def parts(request: Request) -> list[str]:
+    """What follows /fourfold/KIND/ in a path, part by part; a name may hold encoded slashes."""
+    raw: bytes = request.scope["raw_path"]
+    return [unquote(part) for part in raw.decode("ascii", "replace").split("/")[3:] if part]
 
 
 def _state(routes: Routes, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fourfold.api.aws import Service
-from fourfold.api.native import Handler
+from fourfold.api.native import Handler, parts
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.api.validation import validated
 from fourfold.clock import iso
@@ -166,7 +166,7 @@ def schedule_routes(schedules: Schedules) -> dict[str, Handler]:
     """The native route, for the gateway."""
 
     async def look(request: Request) -> Response:
-        _, _, group, name = (*request.url.path.strip("/").split("/"), "", "")[:4]
+        group, name = (*parts(request), "", "")[:2]
         return Response(msgspec.json.encode(_runs((await schedules.get(group, name)).document)), media_type=JSON)
 
     return {"GET schedules": look}

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from fourfold.api.aws import Service
 from fourfold.api.fastlane import request_id
-from fourfold.api.native import Handler
+from fourfold.api.native import Handler, parts
 from fourfold.api.protocol import ApiCall, HttpRequest, operation
 from fourfold.control.envelopes import CERTIFICATE_PATH
 from fourfold.control.topics import EntryIdsNotDistinct, InvalidParameter, TooManyEntries, Topics
@@ -265,7 +265,7 @@ def topic_routes(topics: Topics, partition: Partition) -> dict[str, Handler]:
     """The native routes, for the gateway."""
 
     async def look(request: Request) -> Response:
-        name, what = _parts(request)
+        name, what = (*parts(request), "", "")[:2]
         if not name:
             return _json([await summary(topic) for topic in await topics.topics(limit=MOST_LISTED)])
         if what != "dead-letters":
@@ -274,7 +274,7 @@ def topic_routes(topics: Topics, partition: Partition) -> dict[str, Handler]:
         return _json([_letter(letter) for letter in letters])
 
     async def act(request: Request) -> Response:
-        name, what = _parts(request)
+        name, what = (*parts(request), "", "")[:2]
         if what != "redrive":
             raise _unknown()
         return _json({"redriven": await topics.redrive(partition.arn(name, "sns"))})
@@ -306,11 +306,6 @@ def _letter(letter: DeadLetter) -> Document:
         "attempts": letter.attempts,
         "reason": letter.reason,
     }
-
-
-def _parts(request: Request) -> tuple[str, str]:
-    _, _, name, what = (*request.url.path.strip("/").split("/"), "", "")[:4]
-    return name, what
 
 
 def _unknown() -> ValidationException:

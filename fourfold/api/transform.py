@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fourfold.api.native import Handler
+from fourfold.api.native import Handler, parts
 from fourfold.api.protocol import ApiCall, operation
 from fourfold.clock import Clock
 from fourfold.errors import ValidationException
@@ -76,7 +76,7 @@ def batch_routes(jobs: Jobs, clock: Clock) -> dict[str, Handler]:
     """The native routes, for the gateway."""
 
     async def look(request: Request) -> Response:
-        name, what = _parts(request)
+        name, what = (*parts(request), "", "")[:2]
         match what:
             case "":
                 return _json(_progress(await jobs.describe(name), await jobs.progress(name), clock.now()))
@@ -85,18 +85,13 @@ def batch_routes(jobs: Jobs, clock: Clock) -> dict[str, Handler]:
         raise _unknown()
 
     async def act(request: Request) -> Response:
-        name, what = _parts(request)
+        name, what = (*parts(request), "", "")[:2]
         if what != "resume":
             raise _unknown()
         await jobs.resume(name)
         return _json({})
 
     return {"GET batch": look, "POST batch": act}
-
-
-def _parts(request: Request) -> tuple[str, str]:
-    _, _, name, what = (*request.url.path.strip("/").split("/"), "", "")[:4]
-    return name, what
 
 
 def _progress(job: Resource, progress: Progress, now: float) -> Document:
