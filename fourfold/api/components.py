@@ -33,7 +33,7 @@ class ComponentsApi:
         document = component.document
         return _summary(component) | {
             "FailureReason": document["FailureReason"],
-            "Specification": document["Specification"],
+            "Specification": _shown(document["Specification"]),
             "RuntimeConfig": {"DesiredCopyCount": document["copies"], "CurrentCopyCount": document["current"]},
             "LastDeploymentConfig": document.get("deployment"),
         }
@@ -63,6 +63,14 @@ class ComponentsApi:
     async def delete(self, call: ApiCall) -> Document:
         await self._components.delete(call.params["InferenceComponentName"])
         return {}
+
+
+def _shown(specification: Document) -> Document:
+    """A specification as it is described: the image of its container has another place there."""
+    container = specification.get("Container", {})
+    if "Image" not in container:
+        return specification
+    return specification | {"Container": container | {"DeployedImage": {"SpecifiedImage": container["Image"]}}}
 
 
 def _summary(component: Resource) -> Document:

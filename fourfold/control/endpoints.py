@@ -323,7 +323,12 @@ def _pending(document: Document, stage: Document) -> Document:
 
     def summaries(member: str) -> list[Document] | None:
         variants = wanted["config"].get(member, [])
-        return [_variant_summary(v, wanted, wanted) | {"VariantStatus": status} for v in variants] or None
+        return [
+            _variant_summary(variant, wanted, wanted)
+            | {"VariantStatus": status}
+            | {member: variant[member] for member in ("InstanceType",) if member in variant}
+            for variant in variants
+        ] or None
 
     members = {
         "EndpointConfigName": wanted["config_name"],

@@ -15,6 +15,7 @@ from tests.composites.test_multi_model import BUCKET, WHO
 from tests.server import LiveServer, alive
 from tests.test_serve import eventually
 
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 NEEDS = {"NumberOfCpuCoresRequired": 1, "MinMemoryRequiredInMb": 128}
 ROLE = "arn:aws:iam::123456789012:role/test"
 
@@ -304,12 +305,13 @@ def test_a_container_in_place_of_a_model(server, endpoint, handler):
         EndpointName=endpoint,
         VariantName="AllTraffic",
         Specification={
-            "Container": {"ArtifactUrl": f"s3://{BUCKET}/components/box.tar.gz"},
+            "Container": {"Image": IMAGE, "ArtifactUrl": f"s3://{BUCKET}/components/box.tar.gz"},
             "ComputeResourceRequirements": NEEDS,
         },
         RuntimeConfig={"CopyCount": 1},
     )
-    wait(server, "box")
+    container = wait(server, "box")["Specification"]["Container"]
+    assert container["DeployedImage"]["SpecifiedImage"] == IMAGE
     assert ask(server, endpoint, "box")[0] == "box"
 
 

@@ -324,6 +324,9 @@ def test_a_canary_moves_traffic_in_two_steps_and_no_call_fails(shop):
     with under_load(shop, "shop") as load:
         update(shop, "new", blue_green("CANARY", wait=2, CanarySize=percent(20)))
         eventually(lambda: pending(shop) == ("Updating", "Baking"))
+        arriving = shop.client("sagemaker").describe_endpoint(EndpointName="shop")["PendingDeploymentSummary"]
+        assert arriving["EndpointConfigName"] == "new"
+        assert arriving["ProductionVariants"][0]["InstanceType"] == "ml.m5.large"
         (serving,) = shop.client("sagemaker").describe_endpoint(EndpointName="shop")["ProductionVariants"]
         assert [one["Status"] for one in serving["VariantStatus"]] == ["Updating"]
         eventually(lambda: load.newest() == {"old", "new"})
