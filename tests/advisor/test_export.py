@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -156,6 +157,9 @@ def test_terraform_is_hcl_and_its_references_lead_somewhere(plan: Plan, tmp_path
     assert set(re.findall(r"\blocal\.([a-z_0-9]+)", main)) <= computed
     names = {_bare(name) for v in variables for name in v}
     assert set(re.findall(r"\bvar\.([a-z_]+)", main)) <= names
+    for line, following in itertools.pairwise(main.splitlines()):  # as `terraform fmt` would leave them
+        one, other = (re.fullmatch(r"( *)(\S+ *)= .*[^[({]", text) for text in (line, following))
+        assert not one or not other or one[1] != other[1] or len(one[2]) == len(other[2]), following
 
 
 def _bare(name: str) -> str:

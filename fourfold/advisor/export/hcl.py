@@ -6,8 +6,9 @@ expression as it stands; everything else is a literal.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,22 +32,36 @@ def block(head: str, members: Mapping[str, Any]) -> str:
     return f"{head} {{\n{_body(members, 1)}}}\n"
 
 
-def jsonencode(value: object) -> Raw:
-    """`value` as HCL inside `jsonencode`, so that references in it are resolved."""
-    return Raw(f"jsonencode({_value(value, 0)})")
+@dataclass(frozen=True)
+class Encoded:
+    """A value inside `jsonencode`, so that references in it are resolved."""
+
+    value: object
 
 
 def _body(members: Mapping[str, Any], depth: int) -> str:
     pad = "  " * depth
-    lines = []
+    text = ""
+    pairs: list[tuple[str, str]] = []
     for name, value in members.items():
         blocks = value if isinstance(value, list) and value and isinstance(value[0], Block) else [value]
         for each in blocks:
             if isinstance(each, Block):
-                lines.append(f"{pad}{name} {{\n{_body(each.members, depth + 1)}{pad}}}\n")
+                text += _assignments(pairs, pad) + f"{pad}{name} {{\n{_body(each.members, depth + 1)}{pad}}}\n"
+                pairs = []
             else:
-                lines.append(f"{pad}{name} = {_value(value, depth)}\n")
-    return "".join(lines)
+                pairs.append((name, _value(value, depth)))
+    return text + _assignments(pairs, pad)
+
+
+def _assignments(pairs: Iterable[tuple[str, str]], pad: str) -> str:
+    """As `terraform fmt` has it: the equals signs of neighbours in a column, but for values of several lines."""
+    text = ""
+    for long, group in itertools.groupby(pairs, key=lambda pair: "\n" in pair[1]):
+        some = list(group)
+        width = 0 if long else max(len(name) for name, _ in some)
+        text += "".join(f"{pad}{name.ljust(width)} = {value}\n" for name, value in some)
+    return text
 
 
 def _value(value: object, depth: int) -> str:
@@ -54,10 +69,12 @@ def _value(value: object, depth: int) -> str:
     end = "  " * depth
     if isinstance(value, Raw):
         return value.text
+    if isinstance(value, Encoded):
+        return f"jsonencode({_value(value.value, depth)})"
     if isinstance(value, Mapping):
         if not value:
             return "{}"
-        rows = "".join(f"{pad}{_key(str(k))} = {_value(v, depth + 1)}\n" for k, v in value.items())
+        rows = _assignments([(_key(str(k)), _value(v, depth + 1)) for k, v in value.items()], pad)
         return f"{{\n{rows}{end}}}"
     if isinstance(value, (list, tuple)):
         if all(isinstance(v, (str, int, float, bool, Raw)) for v in value):

@@ -6,7 +6,7 @@ from typing import Any
 
 from fourfold.advisor import requests, workload
 from fourfold.advisor.export.cloudformation import schedule
-from fourfold.advisor.export.hcl import Block, Raw, block, jsonencode
+from fourfold.advisor.export.hcl import Block, Encoded, Raw, block
 from fourfold.advisor.search import Plan
 from fourfold.advisor.sizing import Sizing
 
@@ -254,7 +254,7 @@ def _notifications(name: str) -> list[str]:
         ),
         block(
             'resource "aws_sqs_queue_policy" "results"',
-            {"queue_url": Raw("aws_sqs_queue.results.id"), "policy": jsonencode(_document([statement]))},
+            {"queue_url": Raw("aws_sqs_queue.results.id"), "policy": Encoded(_document([statement]))},
         ),
         block(
             'resource "aws_sns_topic_subscription" "results"',
@@ -284,7 +284,7 @@ def _transform(plan: Plan, name: str) -> list[str]:
     target = {
         "arn": "arn:${data.aws_partition.this.partition}:scheduler:::aws-sdk:sagemaker:createTransformJob",
         "role_arn": Raw("aws_iam_role.schedule.arn"),
-        "input": jsonencode(members),
+        "input": Encoded(members),
     }
     return [
         *_role("schedule", name, "scheduler.amazonaws.com", [_allow("sagemaker:CreateTransformJob", where)]),
@@ -351,7 +351,7 @@ def _failed_jobs(name: str) -> list[str]:
     return [
         block(
             'resource "aws_cloudwatch_event_rule" "failed"',
-            {"name": f"{name}-failed", "event_pattern": jsonencode(pattern)},
+            {"name": f"{name}-failed", "event_pattern": Encoded(pattern)},
         ),
         block(
             'resource "aws_cloudwatch_event_target" "failed"',
@@ -359,7 +359,7 @@ def _failed_jobs(name: str) -> list[str]:
         ),
         block(
             'resource "aws_sns_topic_policy" "alarm"',
-            {"arn": Raw("aws_sns_topic.alarm.arn"), "policy": jsonencode(_document([statement]))},
+            {"arn": Raw("aws_sns_topic.alarm.arn"), "policy": Encoded(_document([statement]))},
         ),
     ]
 
@@ -389,11 +389,11 @@ def _role(label: str, name: str, service: str, statements: list[dict[str, Any]])
     return [
         block(
             f'resource "aws_iam_role" "{label}"',
-            {"name_prefix": f"{name[:20]}-{label}-", "assume_role_policy": jsonencode(_document([trust]))},
+            {"name_prefix": f"{name[:20]}-{label}-", "assume_role_policy": Encoded(_document([trust]))},
         ),
         block(
             f'resource "aws_iam_role_policy" "{label}"',
-            {"role": Raw(f"aws_iam_role.{label}.id"), "policy": jsonencode(_document(statements))},
+            {"role": Raw(f"aws_iam_role.{label}.id"), "policy": Encoded(_document(statements))},
         ),
     ]
 
