@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from fourfold.advisor.pictures import duration
 from fourfold.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def show(advice: Advice) -> None:
 def _headline(console: Console, advice: Advice) -> None:
     name = f"{advice.scenario.id}: " if advice.scenario.id else ""
     console.print(f"{name}[b]{advice.mode}[/b]: {advice.decision.text}")
-    latency = ", ".join(f"{q} {ms:,.0f} ms" for q, ms in advice.plan.latency_ms.items())
+    latency = ", ".join(f"{q} {duration(ms)}" for q, ms in advice.plan.latency_ms.items())
     console.print(f"{advice.plan.cost.total:,.2f} USD a month" + (f"; {latency}" if latency else ""))
     if not advice.feasible:
         _list(console, "[red]As it stands it cannot be done[/red]", [r.text for r in advice.reasons])

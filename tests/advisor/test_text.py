@@ -149,6 +149,9 @@ def test_a_quantity_has_a_kind_and_a_value(text: str, kind: str, value: float) -
         ("recordings have a duration of 90 minutes", "90 minutes", "recording"),
         ("with hours between messages", "hours", "silence"),
         ("the agent needs the offer within one second", "one second", "latency"),
+        ("300 requests a second, each 2 kb, the model takes 4 ms", "2 kb", "payload"),
+        ("calls of 20 kb, the 300 mb model takes 40 ms", "20 kb", "payload"),
+        ("calls of 20 kb, the 300 mb model takes 40 ms", "300 mb", "model memory"),
     ],
 )
 def test_the_words_around_a_figure_tell_its_role(text: str, figure: str, role: str) -> None:
