@@ -21,9 +21,13 @@ from pathlib import Path
 import numpy as np
 import report
 
-from fourfold.advisor import arrivals, queueing, simulate
+from fourfold.advisor import arrivals, queueing
 from fourfold.advisor.advise import advise
 from fourfold.advisor.load import from_text
+from fourfold.advisor.simulate.outcome import Outcome
+from fourfold.advisor.simulate.policies import track_invocations
+from fourfold.advisor.simulate.queue import Batching, queue
+from fourfold.advisor.simulate.serverless import serverless
 
 FOURFOLD = [sys.executable, "-m", "fourfold"]
 PLANS = {
@@ -70,18 +74,18 @@ def runs(short: bool) -> Iterator[tuple[str, str, str]]:
     count = 100_000 if short else 1_000_000
     work = np.random.default_rng(1).exponential(1.0, count)
     half, eight = arrivals.poisson(0.7, count, 2), arrivals.poisson(6.4, count, 2)
-    batching = simulate.Batching(most=16, fixed_s=0.5, each_s=0.05)
-    follow = simulate.track_invocations(per_instance_minute=40, floor=1, top=20)
-    cases: dict[str, tuple[Callable[[], simulate.Outcome], float | None]] = {
-        "one worker, times that vary (M/M/1)": (lambda: simulate.queue(half, work, 1), queueing.mean_wait(0.7, 1.0)),
+    batching = Batching(most=16, fixed_s=0.5, each_s=0.05)
+    follow = track_invocations(per_instance_minute=40, floor=1, top=20)
+    cases: dict[str, tuple[Callable[[], Outcome], float | None]] = {
+        "one worker, times that vary (M/M/1)": (lambda: queue(half, work, 1), queueing.mean_wait(0.7, 1.0)),
         "one worker, times that do not (M/D/1)": (
-            lambda: simulate.queue(half, 1.0, 1), queueing.mg1_mean_wait(0.7, 1.0, 0.0),
+            lambda: queue(half, 1.0, 1), queueing.mg1_mean_wait(0.7, 1.0, 0.0),
         ),
-        "eight workers (M/M/8)": (lambda: simulate.queue(eight, work, 8), queueing.mean_wait(6.4, 1.0, 8)),
-        "one worker that batches": (lambda: simulate.queue(eight, 0.0, 1, batching=batching), None),
-        "instances that follow the load": (lambda: simulate.queue(eight, work, 1, policy=follow, start_s=120), None),
+        "eight workers (M/M/8)": (lambda: queue(eight, work, 8), queueing.mean_wait(6.4, 1.0, 8)),
+        "one worker that batches": (lambda: queue(eight, 0.0, 1, batching=batching), None),
+        "instances that follow the load": (lambda: queue(eight, work, 1, policy=follow, start_s=120), None),
         "serverless, ten at most": (
-            lambda: simulate.serverless(eight, work, max_concurrency=10, cold_s=3.0), None,
+            lambda: serverless(eight, work, max_concurrency=10, cold_s=3.0), None,
         ),
     }  # fmt: skip
     for name, (run, expected) in cases.items():

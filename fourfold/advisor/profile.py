@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fourfold.advisor.scenario import Mode, Scenario
-from fourfold.advisor.simulate import Batching
+from fourfold.advisor.simulate.queue import Batching
 from fourfold.errors import FourfoldError, ModelError, ValidationException
 from fourfold.formats import registry
 from fourfold.pool.frames import Loaded
@@ -54,7 +54,7 @@ class Profile:
 
     @property
     def batching(self) -> Batching:
-        """The straight line through the service times, for `simulate.queue`."""
+        """The straight line through the service times, for `simulate`."""
         sizes, times = list(self.service_s), list(self.service_s.values())
         if len(sizes) == 1:
             return Batching(1, 0.0, times[0])

@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fourfold.advisor import pictures, simulate, tradeoffs
+from fourfold.advisor import pictures, tradeoffs
 from fourfold.advisor.cost import Cost, plain
 from fourfold.advisor.export import diagram
+from fourfold.advisor.simulate.plans import simulated
 from fourfold.errors import ValidationException
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _findings(advice: Advice, prices: Prices) -> list[str]:
     said = [f"{c.text[0].upper()}{c.text[1:]}." for c in tradeoffs.crossings(advice.scenario, prices, _fitting(advice))]
     if advice.mixed is not None:
         said.append(f"A mixed plan would be cheaper: {advice.mixed.text}.")
-    seen = simulate.run(advice.plan).latency_ms()
+    seen = simulated(advice.plan).latency_ms()
     if seen:
         figures = ", ".join(f"{name} {pictures.duration(ms)}" for name, ms in seen.items())
         said.append(f"Simulated on the scenario's arrivals: {figures}.")

@@ -18,12 +18,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fourfold.advisor import arrivals, simulate, workload
+from fourfold.advisor import arrivals, workload
 from fourfold.advisor.arrivals import Times
 from fourfold.advisor.prices import Prices, shipped
 from fourfold.advisor.replay import Replay
 from fourfold.advisor.search import Plan
-from fourfold.advisor.simulate import Batching, Outcome
+from fourfold.advisor.simulate.outcome import Outcome
+from fourfold.advisor.simulate.queue import Batching, queue
+from fourfold.advisor.simulate.serverless import serverless
+from fourfold.advisor.simulate.waking import waking
 from fourfold.advisor.sizing import KEPT_WARM_S, SCALE_IN_S, Sizing
 from fourfold.errors import ValidationException
 
@@ -227,7 +230,7 @@ def predict(test: Trial, alone: Alone, batching: Batching | None = None) -> Outc
 
 def _serverless(test: Trial, alone: Alone) -> Outcome:
     """A worker is taken for as long as its call, the way to it included: that counts where few are there."""
-    seen = simulate.serverless(
+    seen = serverless(
         test.arrivals,
         max(alone.warm_s, test.service_s),
         max_concurrency=test.workers,
@@ -240,10 +243,10 @@ def _serverless(test: Trial, alone: Alone) -> Outcome:
 
 def _simulated(test: Trial, alone: Alone, batching: Batching | None) -> Outcome:
     if test.to_zero:
-        return simulate.waking(test.arrivals, test.service_s, start_s=alone.cold_s, kept_s=test.kept_s)
+        return waking(test.arrivals, test.service_s, start_s=alone.cold_s, kept_s=test.kept_s)
     if batching is not None and batching.most > 1:
-        return simulate.queue(test.arrivals, 0.0, test.workers, batching=batching)
-    return simulate.queue(test.arrivals, test.service_s, test.workers)
+        return queue(test.arrivals, 0.0, test.workers, batching=batching)
+    return queue(test.arrivals, test.service_s, test.workers)
 
 
 def compare(test: Trial, predicted: Outcome, measured: Replay, used: Used) -> Iterator[Comparison]:

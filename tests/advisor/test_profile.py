@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fourfold.advisor import search, simulate
+from fourfold.advisor import search
 from fourfold.advisor.prices import shipped
 from fourfold.advisor.profile import Profile, profile, sample
 from fourfold.advisor.scenario import Scenario
+from fourfold.advisor.simulate.queue import queue
 from fourfold.errors import ModelLoadError, ValidationException
 
 
@@ -85,5 +86,5 @@ def test_measured_figures_take_the_place_of_assumed_ones() -> None:
     assert search.plan(scenario, "real-time", shipped()).latency_ms["p50"] > 400
     batching = found.batching
     assert (batching.most, batching.fixed_s, batching.each_s) == pytest.approx((4, 0.3, 0.1))
-    together = simulate.queue(np.zeros(4), 0.0, 1, batching=batching)
+    together = queue(np.zeros(4), 0.0, 1, batching=batching)
     assert together.latency_s.tolist() == pytest.approx([0.7] * 4)
