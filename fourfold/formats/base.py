@@ -42,6 +42,8 @@ class Tensor:
     """Names along the second axis, where the model knows them: named columns are put in this order."""
     nullable: bool = False
     """Strings may be missing: JSON's null and an empty cell become NaN."""
+    binary: bool = False
+    """Strings may be bytes: JSON has them as `{"b64": …}`, as TensorFlow Serving does."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"

@@ -65,5 +65,7 @@ def _newest(folder: Path) -> Path:
 
 def _tensor(name: str, spec: Any) -> Tensor:
     """A rank that is not known is an empty shape."""
-    dtype = "object" if spec.dtype == tf.string else spec.dtype.name
-    return Tensor(name, dtype, tuple(spec.shape) if spec.shape.rank is not None else ())
+    shape = tuple(spec.shape) if spec.shape.rank is not None else ()
+    if spec.dtype == tf.string:
+        return Tensor(name, "object", shape, binary=True)
+    return Tensor(name, spec.dtype.name, shape)

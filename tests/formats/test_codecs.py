@@ -503,3 +503,30 @@ def test_broken_npy_is_answered(garbage: bytes, cut: int) -> None:
 
 def test_strings_are_written_without_objects() -> None:
     assert np.load(io.BytesIO(write_npy(np.array(["a", "é"], dtype=object)))).tolist() == ["a", "é"]
+
+
+class Sizes(ArrayModel):
+    """How long each string is, which may be bytes."""
+
+    inputs = (Tensor("s", "object", (None,), binary=True),)
+
+    def predict(self, inputs: Arrays) -> Arrays:
+        return {"size": np.array([len(value) for value in inputs["s"]])}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"instances": [{"b64": "AP8B"}, "ab"]}',
+        '{"instances": [{"s": {"b64": "AP8B"}}, {"s": "ab"}]}',
+        '{"inputs": [{"b64": "AP8B"}, "ab"]}',
+    ],
+)
+def test_bytes_in_json_are_base64(body: str) -> None:
+    reply = Sizes().invoke([call(body)])[0]
+    assert next(iter(json.loads(reply.body).values())) == [3, 2], reply.body
+
+
+@pytest.mark.parametrize("body", ['[{"b64": "!"}]', '[{"b64": 7}]', '[{"b64": "AA==", "c": 1}]', "[7]"])
+def test_what_is_no_base64_is_refused(body: str) -> None:
+    assert Sizes().invoke([call(body)])[0].status == 400

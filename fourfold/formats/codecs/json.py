@@ -135,7 +135,7 @@ def _records(values: list[Any], inputs: tuple[Tensor, ...]) -> Arrays:
         raise BadRequest("The body has no records; send at least one.")
     if not isinstance(values[0], dict) and len(inputs) > 1 and all(tensors.record_size(one) == 1 for one in inputs):
         return _table([tensor.name for tensor in inputs], values, inputs)  # as a CSV without a header
-    if not isinstance(values[0], dict):
+    if not isinstance(values[0], dict) or (len(inputs) == 1 and inputs[0].binary and values[0].keys() == {"b64"}):
         return {tensors.only(inputs).name: tensors.from_values(values, inputs[0])}
     names = values[0].keys()
     if not names:

@@ -6,6 +6,7 @@ never becomes a number. None (JSON's null) and an empty CSV cell are NaN in a fl
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -180,13 +181,28 @@ def _strings(array: Array, tensor: Tensor) -> Array:
         return array.astype(object)
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8").astype(object)
+    if tensor.binary:
+        values = [_unpacked(value) for value in array.flat]
+        array = np.array(values, dtype=object).reshape(array.shape)
     for value in array.flat:
+        if isinstance(value, bytes) and tensor.binary:
+            continue
         if not isinstance(value, str) and not (value is None and tensor.nullable):
             raise BadRequest(f"Input {tensor} takes strings, not {type(value).__name__}: {_short(value)}.")
     if not tensor.nullable:
         return array.astype(object)
     missing = np.array([value is None for value in array.flat], bool).reshape(array.shape)
     return np.where(missing, math.nan, array)
+
+
+def _unpacked(value: Any) -> Any:
+    """The bytes of `{"b64": …}`; any other value is itself."""
+    if not isinstance(value, dict) or value.keys() != {"b64"}:
+        return value
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (TypeError, ValueError):
+        raise BadRequest(f"{_short(value['b64'])} in b64 is not base64.") from None
 
 
 def _shaped(array: Array, tensor: Tensor) -> Array:
