@@ -302,6 +302,7 @@ class TestEndpoints:
             ("topics redrive nothing", "fourfold topics list"),
             ("topics dead-letters no/thing?", "no/thing?. What there is: fourfold topics list"),
             ("keys delete nothing", "fourfold keys list"),
+            ("keys delete nothing --data-dir nowhere", "there is no folder nowhere"),
             ("verify --plan nothing", "nothing: No such file"),
         ],
     )

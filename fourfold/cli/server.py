@@ -166,9 +166,7 @@ def create_key(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
 @keys.command("list")
 def list_keys(data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
     """List the ids of the keys; secrets stay in the data folder."""
-    if not data_dir.is_dir():
-        raise CommandError(f"there is no folder {data_dir}: name the server's with --data-dir")
-    found = _keys(data_dir).list()
+    found = _keys_of_server(data_dir).list()
     if json:
         print_json([{"access_key_id": key.access_key_id, "created_at": _when(key)} for key in found])
     else:
@@ -182,7 +180,7 @@ def delete_key(
     json: Json = False,
 ) -> None:
     """Delete a key. A running server refuses it from then on."""
-    if not _keys(data_dir).delete(key_id):
+    if not _keys_of_server(data_dir).delete(key_id):
         raise CommandError(f"there is no key {key_id} in {data_dir}: see fourfold keys list")
     if json:
         print_json({"access_key_id": key_id, "deleted": True})
@@ -198,3 +196,10 @@ def _keys(data_dir: Path) -> Keys:
     from fourfold.api.keys import Keys
 
     return Keys(data_dir)
+
+
+def _keys_of_server(data_dir: Path) -> Keys:
+    """The keys of a data folder, which is not made. Raises CommandError where there is none."""
+    if not data_dir.is_dir():
+        raise CommandError(f"there is no folder {data_dir}: name the server's with --data-dir")
+    return _keys(data_dir)
