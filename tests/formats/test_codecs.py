@@ -136,8 +136,8 @@ def test_the_answer_is_of_the_kind_of_the_request(linear: Model, body: Any, cont
     ],
 )
 def test_a_table_fills_several_inputs_by_name_or_from_the_left(pair: Model, body: Any, content_type: str) -> None:
-    reply = pair.invoke([call(body, content_type, "text/csv")])[0]
-    assert reply.body == b"31,ann\n41,bob\n"
+    reply = pair.invoke([call(body, content_type, "application/json")])[0]
+    assert json.loads(reply.body)["predictions"] == [{"next": [31], "same": "ann"}, {"next": [41], "same": "bob"}]
 
 
 @pytest.mark.parametrize("body", ["True,false", "1,0", "1.0,0"])

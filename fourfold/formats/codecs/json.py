@@ -46,7 +46,7 @@ def decode(body: Body, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Re
     if value and tensors.covers(value, inputs):
         known = {tensor.name: value[tensor.name] for tensor in inputs}
         if all(_depth(known[tensor.name]) >= _rank(tensor) for tensor in inputs):
-            return Request(_columns(known, inputs), by_column=True)
+            return Request(_columns(known, inputs))
         return Request(_records([known], inputs))
     if len(inputs) == 1 and inputs[0].columns and value.keys() >= set(inputs[0].columns):
         return Request(_named(value, inputs))
