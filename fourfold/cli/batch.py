@@ -21,13 +21,13 @@ from fourfold.cli.transform_request import (
     PARQUET,
     answered,
     is_gzip,
+    job_name,
     kind,
     model_name,
-    pairs,
     processing,
     sizes,
-    stamped,
 )
+from fourfold.cli.values import key_values
 
 batch = typer.Typer(help="Transform jobs: a data set in, a data set out.", no_args_is_help=True)
 app.add_typer(batch, name="batch")
@@ -99,7 +99,7 @@ def run(
     check_places(source, output, manifest, wait)
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
-    job = name or stamped(Path(model).stem if "/" in model else model)
+    job = name or job_name(Path(model).stem if "/" in model else model)
     found_type, zipped = kind(server, source, manifest) if content_type is None else (content_type, is_gzip(source))
     media = found_type.partition(";")[0]
     request: Document = {
@@ -113,7 +113,10 @@ def run(
         },
         "TransformOutput": {"Accept": FORMATS[format] if format else answered(media)},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
-        "Environment": {**pairs(env or []), **({} if on_error == "fail" else {"FOURFOLD_ON_ERROR": on_error})},
+        "Environment": {
+            **key_values(env or [], "--env"),
+            **({} if on_error == "fail" else {"FOURFOLD_ON_ERROR": on_error}),
+        },
     }
     if request["TransformInput"]["SplitType"] == "Line":
         request["TransformOutput"]["AssembleWith"] = "Line"

@@ -1,30 +1,31 @@
-"""Commands about endpoints: deploy, invoke, list, describe, logs, delete. Clients of the HTTP API, nothing private.
-
-`deploy` names what it makes after the endpoint and the moment, so that every deploy is a model and a config of its own,
-and tags them with the endpoint's name, so that the next deploy and `delete` can clear them away.
-"""
+"""Commands about endpoints: deploy, invoke, list, describe, logs, delete. Clients of the HTTP API, nothing private."""
 
 from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fourfold.cli import app
-from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url, is_missing
-from fourfold.cli.files import CONTENT_TYPES, make_bucket, upload_model
+from fourfold.cli.client import DATA_DIR, URL, CommandError, DataDir, Json, Server, Url
+from fourfold.cli.deployment import (
+    async_config,
+    clear_away,
+    config_or_empty,
+    create_config,
+    delete_endpoint,
+    endpoint_or_none,
+    environment_of,
+    model_or_name,
+    point_endpoint_at,
+    wait_until_served,
+)
+from fourfold.cli.files import CONTENT_TYPES, upload_model
 from fourfold.cli.output import cell, print_json, print_table, progress, without_metadata
 from fourfold.cli.serverless import serverless_options, serverless_rows, serverless_state
-
-MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
-"""Statuses that an endpoint does not stay in."""
-
-DEPLOYED_FOR = "fourfold:endpoint"
-"""Tag on models and configs that `deploy` made; its value is the endpoint's name."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the endpoint.")]
 
@@ -80,7 +81,7 @@ def deploy(
     """
     began = time.monotonic()
     chosen = serverless_options(serverless, memory, max_concurrency, provisioned, idle, instance_count, instance_type)
-    environment = _environment(env or [], max_batch, max_delay_ms) | (chosen.environment() if chosen else {})
+    environment = environment_of(env or [], max_batch, max_delay_ms) | (chosen.environment() if chosen else {})
     compute: dict[str, Any] = (
         {"ServerlessConfig": chosen.config()}
         if chosen
@@ -88,17 +89,17 @@ def deploy(
     )
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
-    queued = _async_config(server, asynchronous, concurrency, output, serverless)
+    queued = async_config(server, asynchronous, concurrency, output, serverless)
     with progress(f"deploying {name}") as line:
         local = not source.startswith(("s3://", "https://", "hf://"))
         location = upload_model(server, Path(source), name) if local else source
         line.update(f"deploying {name}: creating the model from {location}")
-        before = _describe(sagemaker, name)
-        config = _create_config(sagemaker, name, location, format, environment, compute, queued)
-        _point_endpoint_at(sagemaker, name, config, before)
-        endpoint = _wait(sagemaker, name, config, line) if wait else _describe(sagemaker, name)
+        before = endpoint_or_none(sagemaker, name)
+        config = create_config(sagemaker, name, location, format, environment, compute, queued)
+        point_endpoint_at(sagemaker, name, config, before)
+        endpoint = wait_until_served(sagemaker, name, config, line) if wait else endpoint_or_none(sagemaker, name)
     if wait and before is not None:
-        _clear_away(sagemaker, name, before["EndpointConfigName"])
+        clear_away(sagemaker, name, before["EndpointConfigName"])
     seconds = time.monotonic() - began
     if json:
         print_json({**(endpoint or {}), "ModelDataUrl": location, "Seconds": round(seconds, 3)})
@@ -163,9 +164,9 @@ def describe(name: Name, json: Json = False, url: Url = URL, data_dir: DataDir =
     server = Server(url, data_dir)
     sagemaker = server.client("sagemaker")
     endpoint = without_metadata(sagemaker.describe_endpoint(EndpointName=name))
-    config = _config(sagemaker, endpoint["EndpointConfigName"])
+    config = config_or_empty(sagemaker, endpoint["EndpointConfigName"])
     names = [one["ModelName"] for one in config.get("ProductionVariants", []) if "ModelName" in one]
-    models = {model: _model(sagemaker, model) for model in names}
+    models = {model: model_or_name(sagemaker, model) for model in names}
     serverless = (
         serverless_state(server, name) if any(map(_is_serverless, endpoint.get("ProductionVariants", []))) else None
     )
@@ -223,171 +224,12 @@ def delete(
     """Delete an endpoint, and the model and config that `deploy` made for it."""
     sagemaker = Server(url, data_dir).client("sagemaker")
     endpoint = sagemaker.describe_endpoint(EndpointName=name)
-    _delete_endpoint(sagemaker, name, wait)
-    _clear_away(sagemaker, name, endpoint["EndpointConfigName"])
+    delete_endpoint(sagemaker, name, wait)
+    clear_away(sagemaker, name, endpoint["EndpointConfigName"])
     if json:
         print_json({"EndpointName": name, "EndpointStatus": "Deleted" if wait else "Deleting"})
     else:
         print(f"deleted {name}")
-
-
-def _environment(pairs: list[str], max_batch: int | None, max_delay_ms: float | None) -> dict[str, str]:
-    environment = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--env")
-        environment[key] = value
-    if max_batch is not None:
-        environment["FOURFOLD_MAX_BATCH"] = str(max_batch)
-    if max_delay_ms is not None:
-        environment["FOURFOLD_MAX_DELAY_MS"] = f"{max_delay_ms:g}"
-    return environment
-
-
-def _create_config(
-    sagemaker: Any,
-    name: str,
-    location: str,
-    format: str | None,
-    environment: dict[str, str],
-    compute: dict[str, Any],
-    queued: dict[str, Any],
-) -> str:
-    """Create a model and an endpoint config of the same name, and return it."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    made = f"{name[: 62 - len(stamp)].rstrip('-')}-{stamp}"  # names have at most 63 characters
-    tags = [{"Key": DEPLOYED_FOR, "Value": name}]
-    container = {"ModelDataUrl": location, "Environment": environment}
-    if format is not None:
-        container["Image"] = f"fourfold/{format}:latest"
-    sagemaker.create_model(ModelName=made, PrimaryContainer=container, Tags=tags)
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": made,
-        "InitialVariantWeight": 1.0,
-        **compute,
-    }
-    try:
-        sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant], Tags=tags, **queued)
-    except Exception:
-        sagemaker.delete_model(ModelName=made)
-        raise
-    return made
-
-
-def _async_config(
-    server: Server, asynchronous: bool, concurrency: int | None, output: str | None, serverless: bool
-) -> dict[str, Any]:
-    """AsyncInferenceConfig of an endpoint config, where it is wanted. Raises BadParameter for options that clash."""
-    if not asynchronous:
-        for option, value in (("--concurrency", concurrency), ("--output", output)):
-            if value is not None:
-                raise typer.BadParameter("goes with --asynchronous only", param_hint=option)
-        return {}
-    if serverless:
-        raise typer.BadParameter("a serverless endpoint cannot be asynchronous", param_hint="--asynchronous")
-    if output is not None:
-        bucket = output.removeprefix("s3://").partition("/")[0]
-        if not output.startswith("s3://") or not bucket:
-            raise typer.BadParameter(
-                f"{output!r} is no place in a bucket: write s3://bucket/prefix", param_hint="--output"
-            )
-        make_bucket(server.client("s3"), bucket)
-    config: dict[str, Any] = {"OutputConfig": {"S3OutputPath": output} if output else {}}
-    if concurrency is not None:
-        config["ClientConfig"] = {"MaxConcurrentInvocationsPerInstance": concurrency}
-    return {"AsyncInferenceConfig": config}
-
-
-def _point_endpoint_at(sagemaker: Any, name: str, config: str, before: dict[str, Any] | None) -> None:
-    """Create the endpoint, or update it. What was made for it goes again where the server refuses."""
-    from botocore.exceptions import ClientError
-
-    if before is not None and before["EndpointStatus"] == "Failed":  # deleting is all that AWS lets one do with it
-        _delete_endpoint(sagemaker, name, wait=True)
-        before = None
-    point = sagemaker.create_endpoint if before is None else sagemaker.update_endpoint
-    try:
-        point(EndpointName=name, EndpointConfigName=config)
-    except ClientError:
-        _clear_away(sagemaker, name, config)
-        raise
-
-
-def _wait(sagemaker: Any, name: str, config: str, line: Any) -> dict[str, Any]:
-    """Look until the endpoint rests. Raises CommandError where it does not serve the config that it was given."""
-    pause = 0.05
-    while True:
-        endpoint = _describe(sagemaker, name)
-        if endpoint is None:
-            raise CommandError(f"somebody deleted {name} while it was being deployed")
-        if endpoint["EndpointStatus"] not in MOVING:
-            break
-        line.update(f"deploying {name}: {endpoint['EndpointStatus']}")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 1.0)
-    if endpoint["EndpointStatus"] != "InService" or endpoint["EndpointConfigName"] != config:
-        reason = endpoint.get("FailureReason") or f"it is {endpoint['EndpointStatus']}"
-        stays = (
-            f"{name} goes on as it was" if endpoint["EndpointStatus"] == "InService" else f"{name} is not in service"
-        )
-        raise CommandError(f"{stays}, for the new model failed: {reason}\nThe whole log: fourfold logs {name}")
-    return endpoint
-
-
-def _describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
-    """The endpoint, or None where there is none."""
-    from botocore.exceptions import ClientError
-
-    try:
-        return without_metadata(sagemaker.describe_endpoint(EndpointName=name))
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
-
-
-def _delete_endpoint(sagemaker: Any, name: str, wait: bool) -> None:
-    sagemaker.delete_endpoint(EndpointName=name)
-    while wait and _describe(sagemaker, name) is not None:
-        time.sleep(0.05)
-
-
-def _clear_away(sagemaker: Any, name: str, config_name: str) -> None:
-    """Delete a config and its models where `deploy` made them for this endpoint."""
-    config = _config(sagemaker, config_name)
-    if "EndpointConfigArn" not in config or not _is_ours(sagemaker, config["EndpointConfigArn"], name):
-        return
-    sagemaker.delete_endpoint_config(EndpointConfigName=config_name)
-    for made in {variant["ModelName"] for variant in config["ProductionVariants"] if "ModelName" in variant}:
-        model = _model(sagemaker, made)
-        if "ModelArn" in model and _is_ours(sagemaker, model["ModelArn"], name):
-            sagemaker.delete_model(ModelName=made)
-
-
-def _is_ours(sagemaker: Any, arn: str, name: str) -> bool:
-    return {"Key": DEPLOYED_FOR, "Value": name} in sagemaker.list_tags(ResourceArn=arn)["Tags"]
-
-
-def _config(sagemaker: Any, name: str) -> dict[str, Any]:
-    """The endpoint config; empty where it was deleted, which does not disturb its endpoint."""
-    from botocore.exceptions import ClientError
-
-    try:
-        return without_metadata(sagemaker.describe_endpoint_config(EndpointConfigName=name))
-    except ClientError:
-        return {}
-
-
-def _model(sagemaker: Any, name: str) -> dict[str, Any]:
-    """The model; its name alone where it was deleted, which does not disturb its endpoint."""
-    from botocore.exceptions import ClientError
-
-    try:
-        return without_metadata(sagemaker.describe_model(ModelName=name))
-    except ClientError:
-        return {"ModelName": name}
 
 
 def _endpoint_rows(endpoint: dict[str, Any]) -> list[tuple[str, str]]:

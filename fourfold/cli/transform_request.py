@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json as json_
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from fourfold.cli.client import CommandError, Server, is_missing
 from fourfold.cli.files import CONTENT_TYPES, data_files, holds_data, keys, upload_model
+from fourfold.cli.values import stamped
 
 Document = dict[str, Any]
 
@@ -19,11 +17,9 @@ MOST_MEGABYTES = 100
 """The API's limit on payload times parallel requests."""
 
 
-def stamped(text: str) -> str:
+def job_name(text: str) -> str:
     """A name that is new, of letters, digits and hyphens."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    clean = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split()) or "batch"
-    return f"{clean[: 62 - len(stamp)].rstrip('-')}-{stamp}"  # names have at most 63 characters
+    return stamped("-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).split()) or "batch")
 
 
 def model_name(server: Server, sagemaker: Any, model: str, job: str) -> str:
@@ -97,13 +93,6 @@ def is_gzip(name: str) -> bool:
 def answered(media: str) -> str:
     """What answers are written as where --format is not given: as the input; Arrow becomes Parquet."""
     return PARQUET if media.startswith("application/vnd.apache.") else media
-
-
-def pairs(given: list[str]) -> dict[str, str]:
-    parts = [pair.partition("=") for pair in given]
-    if wrong := next(("".join(pair) for pair in parts if not pair[0] or not pair[1]), None):
-        raise typer.BadParameter(f"{wrong!r} is not KEY=VALUE", param_hint="--env")
-    return {key: value for key, _, value in parts}
 
 
 def sizes(workers: int | None, megabytes: int | None) -> Document:
