@@ -262,6 +262,7 @@ class App:
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         """What runs beside the calls, as long as the server."""
+        await self.reconciler.adopt()
         workers = (
             self.reconciler, self.copies, self.autoscaler, self.meter,
             self.asynchronous, self.jobs, self.scheduled, self.topics, self.recommender,

@@ -184,6 +184,11 @@ def predict_fn(data, model):
     while "the disk is away" not in (found := own_server.wait("patient", "SystemUpdating")).get("FailureReason", ""):
         time.sleep(0.05)
     assert found["EndpointStatus"] == "SystemUpdating"
+    runtime = own_server.client("sagemaker-runtime")
+    for name, refusal in (("patient", "ServiceUnavailable"), ("nobody", "ValidationError")):
+        with pytest.raises(ClientError) as refused:
+            runtime.invoke_endpoint(EndpointName=name, Body=b"1")
+        assert refused.value.response["Error"]["Code"] == refusal
     (tmp_path / "broken").unlink()
     assert "FailureReason" not in own_server.wait("patient")
 

@@ -116,7 +116,7 @@ class OpenInference:
         return await _infer(route, scope, body)
 
     def _find(self, name: str, version: str | None) -> Route:
-        if name.encode() not in self._lane.routes:
+        if not self._lane.routes.knows(name):
             raise NotFound(f"There is no model {name!r}: models are the endpoints that are in service.")
         if version not in (None, VERSION):
             raise NotFound(f"Model {name!r} has the version {VERSION!r} alone, not {version!r}.")

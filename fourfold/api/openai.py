@@ -75,7 +75,7 @@ async def _chat(routes: Routes, scope: Scope, name: str, body: bytes) -> Respons
 
 
 def _find(routes: Routes, name: str) -> Route:
-    if name.encode() not in routes:
+    if not routes.knows(name):
         raise NotFound(f"There is no endpoint {name!r} in service: `model` is an endpoint's name.")
     return find_route(routes, name.encode())
 

@@ -101,9 +101,29 @@ class Reconciler:
         fleet = running.fleets.get(variant) if running is not None else None
         return fleet if isinstance(fleet, Components) else None
 
+    async def adopt(self) -> None:
+        """After a restart nothing runs: what was in service is so no more, until its workers are back.
+
+        To be done before the first call is taken.
+        """
+
+        def mark(db: Connection) -> list[str]:
+            returning = []
+            for endpoint in resources.every(db, "endpoint"):
+                if endpoint.document["deployed"] and endpoint.status != "Deleting":
+                    returning.append(endpoint.name)
+                if endpoint.status in ("InService", "OutOfService", "UpdateRollbackFailed"):
+                    endpoint.status = "SystemUpdating"
+                    resources.save(db, endpoint)
+                elif endpoint.document.get("stage"):  # an update that was under way begins again
+                    endpoint.document = endpoint.document | {"stage": None}
+                    resources.save(db, endpoint)
+            return returning
+
+        self._routes.expect(await self._store.run(mark))
+
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._adopt()
         while True:
             self._awake.clear()
             for endpoint in await self._store.run(_unsettled):
@@ -133,20 +153,6 @@ class Reconciler:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for retired in self._retired.values():
             retired.cancel()
-
-    async def _adopt(self) -> None:
-        """After a restart nothing runs: what was in service is so no more, until its workers are back."""
-
-        def mark(db: Connection) -> None:
-            for endpoint in resources.every(db, "endpoint"):
-                if endpoint.status in ("InService", "OutOfService", "UpdateRollbackFailed"):
-                    endpoint.status = "SystemUpdating"
-                    resources.save(db, endpoint)
-                elif endpoint.document.get("stage"):  # an update that was under way begins again
-                    endpoint.document = endpoint.document | {"stage": None}
-                    resources.save(db, endpoint)
-
-        await self._store.run(mark)
 
     def _work_on(self, endpoint: Resource) -> None:
         if endpoint.name in self._tasks:

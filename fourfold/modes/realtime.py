@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import NamedTuple
 
-from fourfold.errors import FourfoldError, ModelError, ValidationError
+from fourfold.errors import FourfoldError, ModelError, ServiceUnavailable, ValidationError
 from fourfold.pool.components import COMPONENT
 from fourfold.pool.containers import TARGET_CONTAINER
 from fourfold.pool.multimodel import TARGET_MODEL
@@ -134,12 +134,22 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], accept_name: bytes =
 
 
 def find_route(routes: Routes, name: bytes, kinds: tuple[Kind, ...] = ("realtime", "serverless")) -> Route:
-    """The route of an endpoint. Raises ValidationError where it does not exist or takes another kind of call."""
+    """The route of an endpoint.
+
+    Raises:
+        ServiceUnavailable: it is not back yet after a restart. SDKs try such a call again.
+        ValidationError: it does not exist, or takes another kind of call.
+    """
     route = routes.get(name)
     if route is None:
+        shown = name[:100].decode("utf-8", "replace")
+        if name in routes.expected:
+            raise ServiceUnavailable(
+                f"Endpoint {shown} is not back yet after a restart of the server. Try again; "
+                f"`fourfold describe {shown}` tells how it stands."
+            )
         raise ValidationError(
-            f"Endpoint {name[:100].decode('utf-8', 'replace')} not found, or not in service. "
-            "`fourfold list` shows the endpoints and their status."
+            f"Endpoint {shown} not found, or not in service. `fourfold list` shows the endpoints and their status."
         )
     if route.kind not in kinds:
         operation = "InvokeEndpointAsync" if route.kind == "asynchronous" else "InvokeEndpoint"

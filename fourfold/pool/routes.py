@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal, Protocol
 
@@ -162,9 +162,24 @@ class Route:
 class Routes(dict[bytes, Route]):
     """Endpoints that can be called, by name as it stands in the request's path."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected: set[bytes] = set()
+        """Endpoints that could be called before the server was restarted, and shall be again."""
+
+    def expect(self, names: Iterable[str]) -> None:
+        self.expected.update(name.encode() for name in names)
+
+    def knows(self, name: str) -> bool:
+        """Whether the endpoint can be called, or will be again."""
+        return name.encode() in self or name.encode() in self.expected
+
     def publish(self, route: Route) -> None:
         """From now on calls go here; a call that was sent elsewhere before stays there."""
-        self[route.name.encode()] = route
+        name = route.name.encode()
+        self[name] = route
+        self.expected.discard(name)
 
     def withdraw(self, name: str) -> None:
         self.pop(name.encode(), None)
+        self.expected.discard(name.encode())
