@@ -7,6 +7,7 @@ each column instead, called as the estimator knows it; columns that it drops uns
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from fourfold.formats.base import Arrays, Tensor
 
 _WRAPPED = ("best_estimator_", "regressor_", "estimator_")
 """Where searches, transformed targets and thresholds keep the estimator that they have fitted."""
+_SEVERAL: dict[str, Callable[[Any], Any]] = {
+    "estimators_": lambda fitted: fitted,
+    "calibrated_classifiers_": attrgetter("estimator"),
+    "transformer_list": itemgetter(1),
+}
+"""Where ensembles and unions keep theirs, and how one is had from an entry."""
 
 
 def input_tensors(estimator: Any) -> Iterator[Tensor]:
@@ -54,31 +61,31 @@ def to_table(estimator: Any) -> Callable[[Arrays], Any] | None:
 
 
 def steps(estimator: Any) -> Iterator[Any]:
-    """The estimator and the fitted ones in it: of a pipeline each step, of a search the best that it found."""
+    """The estimator and the fitted ones in it: of a pipeline each step, of a search the best, of an ensemble each."""
     yield estimator
-    for _, step in getattr(estimator, "steps", ()):
-        yield from steps(step)
-    if (fitted := _wrapped(estimator)) is not None:
-        yield from steps(fitted)
+    for inner in (*(step for _, step in getattr(estimator, "steps", ())), *_inside(estimator)):
+        yield from steps(inner)
 
 
 def _first_steps(estimator: Any) -> Iterator[Any]:
     """The estimator and, inwards, what sees its data as they come."""
     yield estimator
-    inner = getattr(estimator, "steps", ())
-    first = inner[0][1] if inner else _wrapped(estimator)
-    if first is not None:
-        yield from _first_steps(first)
+    for inner in (*(step for _, step in getattr(estimator, "steps", ())[:1]), *_inside(estimator)):
+        yield from _first_steps(inner)
 
 
-def _wrapped(estimator: Any) -> Any:
-    return next((vars(estimator)[name] for name in _WRAPPED if name in getattr(estimator, "__dict__", ())), None)
+def _inside(estimator: Any) -> Iterator[Any]:
+    """What an estimator around others has fitted on the data that it was given itself."""
+    own = getattr(estimator, "__dict__", {})
+    yield from (own[name] for name in _WRAPPED if name in own)
+    for name, fitted in _SEVERAL.items():
+        if isinstance(own.get(name), list):
+            yield from map(fitted, own[name])
 
 
 def _reads_text(estimator: Any) -> bool:
     """Text vectorisers take a list of strings, not a matrix."""
-    *_, first = _first_steps(estimator)
-    return hasattr(first, "build_analyzer")
+    return any(hasattr(step, "build_analyzer") for step in _first_steps(estimator))
 
 
 def _is_table(estimator: Any) -> bool:

@@ -9,14 +9,15 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from fourfold.errors import ModelLoadError
@@ -156,6 +157,24 @@ def test_a_frame_comes_in_every_way_that_pandas_writes_it(tmp_path: Path, picked
         ('[{"age": 1, "city": 2, "new": 1}]', b"int"),
     ]:
         assert said in model.invoke([models.call(body)])[0].body
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda pipeline: VotingClassifier([("one", pipeline)]),
+        lambda pipeline: CalibratedClassifierCV(pipeline, cv=2),
+        lambda pipeline: FixedThresholdClassifier(pipeline),
+        lambda pipeline: make_pipeline(FeatureUnion([("columns", pipeline[0])]), LogisticRegression()),
+    ],
+    ids=["ensemble", "calibrated", "threshold", "union"],
+)
+def test_what_is_around_a_pipeline_does_not_hide_its_columns(tmp_path: Path, around: Any) -> None:
+    frame = people()
+    pipeline = make_pipeline(columns(age=["age"], city=["city"], new=["new"]), LogisticRegression())
+    model = around(pipeline).fit(frame, [0, 1, 0, 1] * 3)
+    joblib.dump(model, tmp_path / "model.joblib")
+    assert predict(tmp_path, frame[:4].to_json(orient="records")) == model.predict(frame[:4]).tolist()
 
 
 def test_strings_in_a_matrix_without_names(tmp_path: Path) -> None:
