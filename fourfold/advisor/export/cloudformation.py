@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from fourfold.advisor import requests, workload
+from fourfold.advisor.export.policies import allow, document, only_from, trust
+from fourfold.advisor.export.runs import schedule
 from fourfold.advisor.search import Plan
 from fourfold.advisor.sizing import Sizing
 
@@ -82,28 +84,28 @@ def _model() -> dict[str, Any]:
 
 def _execution_role(plan: Plan) -> dict[str, Any]:
     statements = [
-        _allow("s3:GetObject", _sub("arn:${AWS::Partition}:s3:::${ModelBucket}/${ModelKey}")),
-        _allow("ecr:GetAuthorizationToken", "*"),
-        _allow(
+        allow("s3:GetObject", _sub("arn:${AWS::Partition}:s3:::${ModelBucket}/${ModelKey}")),
+        allow("ecr:GetAuthorizationToken", "*"),
+        allow(
             ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
             _sub("arn:${AWS::Partition}:ecr:${AWS::Region}:${ImageAccount}:repository/${ImageRepository}"),
         ),
-        _allow(
+        allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
             _sub("arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"),
         ),
         {
-            **_allow("cloudwatch:PutMetricData", "*"),
+            **allow("cloudwatch:PutMetricData", "*"),
             "Condition": {"StringLike": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}},
         },
     ]
     if plan.mode in ("batch", "asynchronous"):
         statements += [
-            _allow(["s3:GetObject", "s3:PutObject"], _sub("${DataBucket.Arn}/*")),
-            _allow("s3:ListBucket", _get("DataBucket", "Arn")),
+            allow(["s3:GetObject", "s3:PutObject"], _sub("${DataBucket.Arn}/*")),
+            allow("s3:ListBucket", _get("DataBucket", "Arn")),
         ]
     if plan.mode == "asynchronous":
-        statements.append(_allow("sns:Publish", [_ref("SuccessTopic"), _ref("ErrorTopic")]))
+        statements.append(allow("sns:Publish", [_ref("SuccessTopic"), _ref("ErrorTopic")]))
     return _role("sagemaker.amazonaws.com", "serve", statements)
 
 
@@ -192,6 +194,7 @@ def _from_zero() -> Resources:
 
 def _notifications() -> Resources:
     """A topic for each outcome, and a queue in which the successful answers can be fetched."""
+    send = allow("sqs:SendMessage", _get("ResultQueue", "Arn"))
     return {
         "SuccessTopic": _topic(),
         "ErrorTopic": _topic(),
@@ -205,15 +208,7 @@ def _notifications() -> Resources:
             "Type": "AWS::SQS::QueuePolicy",
             "Properties": {
                 "Queues": [_ref("ResultQueue")],
-                "PolicyDocument": _document(
-                    [
-                        {
-                            **_allow("sqs:SendMessage", _get("ResultQueue", "Arn")),
-                            "Principal": {"Service": "sns.amazonaws.com"},
-                            "Condition": {"ArnEquals": {"aws:SourceArn": _ref("SuccessTopic")}},
-                        }
-                    ]
-                ),
+                "PolicyDocument": document([only_from("sns.amazonaws.com", _ref("SuccessTopic"), send)]),
             },
         },
         "ResultSubscription": {
@@ -237,9 +232,7 @@ def _transform(plan: Plan, name: str) -> Resources:
     members["TransformOutput"]["S3OutputPath"] = "s3://${DataBucket}/output/"
     where = f"arn:${{AWS::Partition}}:sagemaker:${{AWS::Region}}:${{AWS::AccountId}}:transform-job/{name[:26]}-*"
     return {
-        "ScheduleRole": _role(
-            "scheduler.amazonaws.com", "start", [_allow("sagemaker:CreateTransformJob", _sub(where))]
-        ),
+        "ScheduleRole": _role("scheduler.amazonaws.com", "start", [allow("sagemaker:CreateTransformJob", _sub(where))]),
         "Schedule": {
             "Type": "AWS::Scheduler::Schedule",
             "Properties": {
@@ -254,18 +247,6 @@ def _transform(plan: Plan, name: str) -> Resources:
             },
         },
     }
-
-
-def schedule(runs_per_month: float) -> str:
-    """A schedule with about so many runs a month: at 01:00 monthly, weekly or daily, else every so many hours."""
-    if runs_per_month <= 2:
-        return "cron(0 1 1 * ? *)"
-    if runs_per_month <= 8:
-        return "cron(0 1 ? * MON *)"
-    if runs_per_month <= 45:
-        return "cron(0 1 * * ? *)"
-    hours = max(1, round(730 / runs_per_month))
-    return f"rate({hours} hour{'s' if hours > 1 else ''})"
 
 
 def _bucket() -> Resources:
@@ -328,7 +309,7 @@ def _failed_jobs(name: str) -> Resources:
         "detail-type": ["SageMaker Transform Job State Change"],
         "detail": {"TransformJobStatus": ["Failed"], "TransformJobName": [{"prefix": f"{name[:26]}-"}]},
     }
-    rule = _get("FailedJobs", "Arn")
+    rule, publish = _get("FailedJobs", "Arn"), allow("sns:Publish", _ref("AlarmTopic"))
     return {
         "FailedJobs": {
             "Type": "AWS::Events::Rule",
@@ -342,21 +323,15 @@ def _failed_jobs(name: str) -> Resources:
             "Type": "AWS::SNS::TopicPolicy",
             "Properties": {
                 "Topics": [_ref("AlarmTopic")],
-                "PolicyDocument": _document(
-                    [
-                        {
-                            **_allow("sns:Publish", _ref("AlarmTopic")),
-                            "Principal": {"Service": "events.amazonaws.com"},
-                            "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
-                        }
-                    ]
-                ),
+                "PolicyDocument": document([only_from("events.amazonaws.com", rule, publish)]),
             },
         },
     }
 
 
-def _alarm(text: str, metric: str, figures: dict[str, Any], actions: list[Any], variant: bool = True) -> dict[str, Any]:
+def _alarm(
+    text: str, metric: str, figures: dict[str, Any], actions: list[Any], *, variant: bool = True
+) -> dict[str, Any]:
     dimensions = [{"Name": "EndpointName", "Value": _get("Endpoint", "EndpointName")}]
     if variant:
         dimensions.append({"Name": "VariantName", "Value": requests.VARIANT})
@@ -382,22 +357,13 @@ def _topic() -> dict[str, Any]:
 
 
 def _role(service: str, name: str, statements: list[dict[str, Any]]) -> dict[str, Any]:
-    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     return {
         "Type": "AWS::IAM::Role",
         "Properties": {
-            "AssumeRolePolicyDocument": _document([trust]),
-            "Policies": [{"PolicyName": name, "PolicyDocument": _document(statements)}],
+            "AssumeRolePolicyDocument": trust(service),
+            "Policies": [{"PolicyName": name, "PolicyDocument": document(statements)}],
         },
     }
-
-
-def _allow(actions: str | list[str], resources: Any) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": actions, "Resource": resources}
-
-
-def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pprint
 
 from fourfold.advisor import requests, workload
-from fourfold.advisor.export.cloudformation import schedule
+from fourfold.advisor.export.runs import schedule
 from fourfold.advisor.search import Plan
 
 

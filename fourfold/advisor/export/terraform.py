@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fourfold.advisor import requests, workload
-from fourfold.advisor.export.cloudformation import schedule
 from fourfold.advisor.export.hcl import Block, Encoded, Raw, block
+from fourfold.advisor.export.policies import allow, document, only_from, trust
+from fourfold.advisor.export.runs import schedule
 from fourfold.advisor.search import Plan
 from fourfold.advisor.sizing import Sizing
 
@@ -64,28 +65,28 @@ def _variables(plan: Plan) -> list[str]:
 
 def _model(plan: Plan, name: str) -> list[str]:
     statements = [
-        _allow("s3:GetObject", "arn:${data.aws_partition.this.partition}:s3:::${var.model_bucket}/${var.model_key}"),
-        _allow("ecr:GetAuthorizationToken", "*"),
-        _allow(
+        allow("s3:GetObject", "arn:${data.aws_partition.this.partition}:s3:::${var.model_bucket}/${var.model_key}"),
+        allow("ecr:GetAuthorizationToken", "*"),
+        allow(
             ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
             _arn("ecr", "repository/${var.image_repository}", "${var.image_account}"),
         ),
-        _allow(
+        allow(
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
             _arn("logs", "log-group:/aws/sagemaker/*"),
         ),
         {
-            **_allow("cloudwatch:PutMetricData", "*"),
+            **allow("cloudwatch:PutMetricData", "*"),
             "Condition": {"StringLike": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}},
         },
     ]
     if plan.mode in ("batch", "asynchronous"):
         statements += [
-            _allow(["s3:GetObject", "s3:PutObject"], "${aws_s3_bucket.data.arn}/*"),
-            _allow("s3:ListBucket", Raw("aws_s3_bucket.data.arn")),
+            allow(["s3:GetObject", "s3:PutObject"], "${aws_s3_bucket.data.arn}/*"),
+            allow("s3:ListBucket", Raw("aws_s3_bucket.data.arn")),
         ]
     if plan.mode == "asynchronous":
-        statements.append(_allow("sns:Publish", [Raw("aws_sns_topic.success.arn"), Raw("aws_sns_topic.error.arn")]))
+        statements.append(allow("sns:Publish", [Raw("aws_sns_topic.success.arn"), Raw("aws_sns_topic.error.arn")]))
     image = "${var.image_account}.dkr.ecr.${var.region}.amazonaws.com/${var.image_repository}:${var.image_tag}"
     container = {"image": image, "model_data_url": "s3://${var.model_bucket}/${var.model_key}"}
     return [
@@ -157,26 +158,7 @@ def _scaling(plan: Plan, size: Sizing) -> list[str]:
     }
     own = {name: Raw(f"aws_appautoscaling_target.this.{name}") for name in target}
     policy = plan.configuration["PutScalingPolicy"]
-    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
-    body: dict[str, Any] = {
-        "target_value": tracking["TargetValue"],
-        "scale_in_cooldown": tracking["ScaleInCooldown"],
-        "scale_out_cooldown": tracking["ScaleOutCooldown"],
-    }
-    if "PredefinedMetricSpecification" in tracking:
-        kind = tracking["PredefinedMetricSpecification"]["PredefinedMetricType"]
-        body["predefined_metric_specification"] = Block({"predefined_metric_type": kind})
-    else:
-        metric = tracking["CustomizedMetricSpecification"]
-        body["customized_metric_specification"] = Block(
-            {
-                "metric_name": metric["MetricName"],
-                "namespace": metric["Namespace"],
-                "statistic": metric["Statistic"],
-                "dimensions": Block({"name": "EndpointName", "value": Raw("aws_sagemaker_endpoint.this.name")}),
-            }
-        )
-    parts = [
+    return [
         block(
             'resource "aws_appautoscaling_target" "this"',
             {**target, "min_capacity": size.floor, "max_capacity": size.count},
@@ -187,27 +169,49 @@ def _scaling(plan: Plan, size: Sizing) -> list[str]:
                 "name": policy["PolicyName"],
                 "policy_type": "TargetTrackingScaling",
                 **own,
-                "target_tracking_scaling_policy_configuration": Block(body),
+                "target_tracking_scaling_policy_configuration": _tracking(
+                    policy["TargetTrackingScalingPolicyConfiguration"]
+                ),
             },
         ),
+        *(_scheduled(action, own) for action in plan.configuration.get("PutScheduledAction", [])),
+        *(_from_zero(own) if size.floor == 0 else []),
     ]
-    for action in plan.configuration.get("PutScheduledAction", []):
-        hour = action["ScheduledActionName"][-2:]
-        capacity = action["ScalableTargetAction"]
-        parts.append(
-            block(
-                f'resource "aws_appautoscaling_scheduled_action" "hour_{hour}"',
-                {
-                    "name": action["ScheduledActionName"],
-                    **own,
-                    "schedule": action["Schedule"],
-                    "scalable_target_action": Block(
-                        {"min_capacity": capacity["MinCapacity"], "max_capacity": capacity["MaxCapacity"]}
-                    ),
-                },
-            )
-        )
-    return parts + (_from_zero(own) if size.floor == 0 else [])
+
+
+def _tracking(tracking: dict[str, Any]) -> Block:
+    body: dict[str, Any] = {
+        "target_value": tracking["TargetValue"],
+        "scale_in_cooldown": tracking["ScaleInCooldown"],
+        "scale_out_cooldown": tracking["ScaleOutCooldown"],
+    }
+    if "PredefinedMetricSpecification" in tracking:
+        kind = tracking["PredefinedMetricSpecification"]["PredefinedMetricType"]
+        return Block(body | {"predefined_metric_specification": Block({"predefined_metric_type": kind})})
+    metric = tracking["CustomizedMetricSpecification"]
+    customized = {
+        "metric_name": metric["MetricName"],
+        "namespace": metric["Namespace"],
+        "statistic": metric["Statistic"],
+        "dimensions": Block({"name": "EndpointName", "value": Raw("aws_sagemaker_endpoint.this.name")}),
+    }
+    return Block(body | {"customized_metric_specification": Block(customized)})
+
+
+def _scheduled(action: dict[str, Any], own: dict[str, Raw]) -> str:
+    hour = action["ScheduledActionName"][-2:]
+    capacity = action["ScalableTargetAction"]
+    return block(
+        f'resource "aws_appautoscaling_scheduled_action" "hour_{hour}"',
+        {
+            "name": action["ScheduledActionName"],
+            **own,
+            "schedule": action["Schedule"],
+            "scalable_target_action": Block(
+                {"min_capacity": capacity["MinCapacity"], "max_capacity": capacity["MaxCapacity"]}
+            ),
+        },
+    )
 
 
 def _from_zero(own: dict[str, Raw]) -> list[str]:
@@ -240,11 +244,8 @@ def _from_zero(own: dict[str, Raw]) -> list[str]:
 
 
 def _notifications(name: str) -> list[str]:
-    statement = {
-        **_allow("sqs:SendMessage", Raw("aws_sqs_queue.results.arn")),
-        "Principal": {"Service": "sns.amazonaws.com"},
-        "Condition": {"ArnEquals": {"aws:SourceArn": Raw("aws_sns_topic.success.arn")}},
-    }
+    send = allow("sqs:SendMessage", Raw("aws_sqs_queue.results.arn"))
+    statement = only_from("sns.amazonaws.com", Raw("aws_sns_topic.success.arn"), send)
     return [
         block('resource "aws_sns_topic" "success"', {"name": f"{name}-success"}),
         block('resource "aws_sns_topic" "error"', {"name": f"{name}-error"}),
@@ -254,7 +255,7 @@ def _notifications(name: str) -> list[str]:
         ),
         block(
             'resource "aws_sqs_queue_policy" "results"',
-            {"queue_url": Raw("aws_sqs_queue.results.id"), "policy": Encoded(_document([statement]))},
+            {"queue_url": Raw("aws_sqs_queue.results.id"), "policy": Encoded(document([statement]))},
         ),
         block(
             'resource "aws_sns_topic_subscription" "results"',
@@ -287,7 +288,7 @@ def _transform(plan: Plan, name: str) -> list[str]:
         "input": Encoded(members),
     }
     return [
-        *_role("schedule", name, "scheduler.amazonaws.com", [_allow("sagemaker:CreateTransformJob", where)]),
+        *_role("schedule", name, "scheduler.amazonaws.com", [allow("sagemaker:CreateTransformJob", where)]),
         block(
             'resource "aws_scheduler_schedule" "transform"',
             {
@@ -343,11 +344,8 @@ def _failed_jobs(name: str) -> list[str]:
         "detail-type": ["SageMaker Transform Job State Change"],
         "detail": {"TransformJobStatus": ["Failed"], "TransformJobName": [{"prefix": f"{name[:26]}-"}]},
     }
-    statement = {
-        **_allow("sns:Publish", Raw("aws_sns_topic.alarm.arn")),
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Condition": {"ArnEquals": {"aws:SourceArn": Raw("aws_cloudwatch_event_rule.failed.arn")}},
-    }
+    publish = allow("sns:Publish", Raw("aws_sns_topic.alarm.arn"))
+    statement = only_from("events.amazonaws.com", Raw("aws_cloudwatch_event_rule.failed.arn"), publish)
     return [
         block(
             'resource "aws_cloudwatch_event_rule" "failed"',
@@ -359,12 +357,12 @@ def _failed_jobs(name: str) -> list[str]:
         ),
         block(
             'resource "aws_sns_topic_policy" "alarm"',
-            {"arn": Raw("aws_sns_topic.alarm.arn"), "policy": Encoded(_document([statement]))},
+            {"arn": Raw("aws_sns_topic.alarm.arn"), "policy": Encoded(document([statement]))},
         ),
     ]
 
 
-def _alarm(name: str, metric: str, figures: dict[str, Any], action: str, variant: bool = True) -> str:
+def _alarm(name: str, metric: str, figures: dict[str, Any], action: str, *, variant: bool = True) -> str:
     dimensions: dict[str, Any] = {"EndpointName": Raw("aws_sagemaker_endpoint.this.name")}
     if variant:
         dimensions["VariantName"] = requests.VARIANT
@@ -385,26 +383,17 @@ def _alarm(name: str, metric: str, figures: dict[str, Any], action: str, variant
 
 
 def _role(label: str, name: str, service: str, statements: list[dict[str, Any]]) -> list[str]:
-    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     return [
         block(
             f'resource "aws_iam_role" "{label}"',
-            {"name_prefix": f"{name[:20]}-{label}-", "assume_role_policy": Encoded(_document([trust]))},
+            {"name_prefix": f"{name[:20]}-{label}-", "assume_role_policy": Encoded(trust(service))},
         ),
         block(
             f'resource "aws_iam_role_policy" "{label}"',
-            {"role": Raw(f"aws_iam_role.{label}.id"), "policy": Encoded(_document(statements))},
+            {"role": Raw(f"aws_iam_role.{label}.id"), "policy": Encoded(document(statements))},
         ),
     ]
 
 
 def _arn(service: str, resource: str, account: str = "${data.aws_caller_identity.this.account_id}") -> str:
     return f"arn:${{data.aws_partition.this.partition}}:{service}:${{var.region}}:{account}:{resource}"
-
-
-def _allow(actions: str | list[str], resources: Any) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": actions, "Resource": resources}
-
-
-def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": statements}
