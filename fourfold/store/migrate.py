@@ -14,7 +14,7 @@ from fourfold.store import alarm_history, datapoints, queue, shards, topics, usa
 from fourfold.store.database import Store
 from fourfold.store.schema import metadata
 
-NEWEST = "0_1_0_resources"
+NEWEST = "0_1_0_alarm_history"
 """The newest revision in migrations/versions."""
 
 _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))

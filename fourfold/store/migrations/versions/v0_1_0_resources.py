@@ -106,7 +106,6 @@ def upgrade() -> None:
         sa.Column("token", sa.String, nullable=False),
         sa.Column("attributes", sa.JSON, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
-        sa.Column("ended", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.UniqueConstraint("topic", "protocol", "endpoint"),
     )
     op.create_table(
@@ -174,14 +173,3 @@ def upgrade() -> None:
         sa.Column("expired", sa.BigInteger, nullable=False),
         sa.Column("cancelled", sa.BigInteger, nullable=False),
     )
-    op.create_table(
-        "alarm_history",
-        sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("alarm", sa.String, nullable=False),
-        sa.Column("at", sa.Float, nullable=False),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("summary", sa.String, nullable=False),
-        sa.Column("data", sa.Text, nullable=False),
-    )
-    op.create_index("alarm_history_by_alarm", "alarm_history", ["alarm", "number"])
-    op.create_index("alarm_history_by_age", "alarm_history", ["at"])
