@@ -28,6 +28,7 @@ from fourfold.pool.logfiles import LogFiles
 from fourfold.pool.memory import over
 from fourfold.pool.processes import family_bytes
 from fourfold.pool.room import Room
+from fourfold.pool.starts import Starts
 from fourfold.records import WorkerSpec
 from fourfold.scaling import serverless_starts, serverless_surplus
 from fourfold.store.usage import Counts, Total
@@ -117,12 +118,10 @@ class ElasticFleet:
         self._placer = placer
         self._room = room
         self._bill = bill
-        self._imports = tuple(imports)
-        self._load_timeout = min(load_timeout, LOAD_SECONDS)
+        self._starts = Starts(placer, room, imports, min(load_timeout, LOAD_SECONDS))
         self._logs = LogFiles(log_folder)
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
-        self._loading: set[WorkerLink] = set()
         self._watching: set[asyncio.Task[None]] = set()
         self._idle_since: dict[WorkerLink, float] = {}
         self._first: dict[WorkerLink, tuple[ColdStart, float]] = {}
@@ -223,7 +222,7 @@ class ElasticFleet:
         self._stopped = True
         self._bill_kept()
         tasks = (*self._starting, *self._watching)
-        for worker in (*self.ready, *self._loading):
+        for worker in (*self.ready, *self._starts.loading):
             self._room.remove(worker)
             worker.kill()
         for task in tasks:
@@ -340,37 +339,17 @@ class ElasticFleet:
         self, still_wanted: Callable[[], bool], *, cold: bool = False
     ) -> tuple[WorkerLink | None, ColdStart]:
         """A worker that has loaded; None where it was not wanted any more when its turn came."""
-        asked = time.monotonic()
-        async with self._room.turn():
-            if not still_wanted():
-                return None, ColdStart()
-            begun = time.monotonic()
-            link = await self._placer.start(
-                self._next_spec(), imports=self._imports, template=cold and self.elasticity.template, hurry=cold
-            )
-            forked = time.monotonic()
-            await self._loaded(link)
-        parts = ColdStart(begun - asked, forked - begun, time.monotonic() - forked, template=link.from_template)
+        link, parts = await self._starts.start(
+            self._next_spec, still_wanted, template=cold and self.elasticity.template, hurry=cold
+        )
+        if link is None:
+            return None, parts
         link.capacity, link.max_batch, link.reply_limit = 1, 1, PAYLOAD_BYTES
         self.failure, self._failures = None, 0
         return link, parts
 
-    async def _loaded(self, link: WorkerLink) -> None:
-        self._loading.add(link)
-        try:
-            async with asyncio.timeout(self._load_timeout):
-                await asyncio.shield(link.loaded)
-        except TimeoutError:
-            link.kill()
-            raise ModelLoadError(f"Model {self.spec.model!r} did not load within {self._load_timeout:g} s.") from None
-        except BaseException:
-            link.kill()
-            raise
-        finally:
-            self._loading.discard(link)
-
     def _next_spec(self) -> WorkerSpec:
-        in_use = (link.spec.log_path for link in (*self.ready, *self._loading))
+        in_use = (link.spec.log_path for link in (*self.ready, *self._starts.loading))
         return msgspec.structs.replace(self.spec, log_path=self._logs.next(in_use))
 
     def _join(self, link: WorkerLink) -> None:
@@ -448,8 +427,8 @@ class ElasticFleet:
     def _watch_memory(self) -> None:
         """Look at workers that work at each tick; an idle one seldom grows, and there may be many of them."""
         self._ticks += 1
-        for worker in (*self.ready, *self._loading):
-            if worker.outstanding or worker in self._loading or self._ticks % IDLE_TICKS == 0:
+        for worker in (*self.ready, *self._starts.loading):
+            if worker.outstanding or worker in self._starts.loading or self._ticks % IDLE_TICKS == 0:
                 self._check_memory(worker)
 
     def _check_memory(self, worker: WorkerLink) -> None:
