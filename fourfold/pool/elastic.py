@@ -29,6 +29,7 @@ from fourfold.pool.memory import over
 from fourfold.pool.processes import family_bytes
 from fourfold.pool.room import Room
 from fourfold.pool.starts import Starts
+from fourfold.pool.tally import Tally
 from fourfold.records import WorkerSpec
 from fourfold.scaling import serverless_starts, serverless_surplus
 from fourfold.store.usage import Counts, Total
@@ -106,7 +107,6 @@ class ElasticFleet:
         self.cold_starts = ColdStarts()
         self.warm_seconds: deque[float] = deque(maxlen=REMEMBERED)
         """How long the newest calls to warm workers took them."""
-        self.used = used or Total()
         self.restarts = 0
         self.failure: FourfoldError | None = None
         self.signature: Loaded | None = None
@@ -117,7 +117,7 @@ class ElasticFleet:
         """Called when it sleeps no more."""
         self._placer = placer
         self._room = room
-        self._bill = bill
+        self._tally = Tally(elasticity.memory_mb, bill, used or Total())
         self._starts = Starts(placer, room, imports, min(load_timeout, LOAD_SECONDS))
         self._logs = LogFiles(log_folder)
         self._loop = asyncio.get_running_loop()
@@ -125,11 +125,15 @@ class ElasticFleet:
         self._watching: set[asyncio.Task[None]] = set()
         self._idle_since: dict[WorkerLink, float] = {}
         self._first: dict[WorkerLink, tuple[ColdStart, float]] = {}
-        self._kept_since = self._loop.time()
         self._failures = 0
         self._closed_until = 0.0
         self._ticks = 0
         self._stopped = False
+
+    @property
+    def used(self) -> Total:
+        """What its endpoint has used."""
+        return self._tally.total
 
     @property
     def ready(self) -> list[WorkerLink]:
@@ -167,7 +171,7 @@ class ElasticFleet:
 
     def resize(self, *, max_concurrency: int, provisioned: int) -> None:
         """Change the bounds; they hold at once. Calls that run above a lower bound finish."""
-        self._bill_kept()
+        self._tally.keep(self.wanted)
         self._wake()
         self.elasticity = replace(self.elasticity, max_concurrency=max_concurrency, provisioned=provisioned)
         self.batcher.batching = replace(self.batcher.batching, queue_length=max_concurrency)
@@ -204,8 +208,8 @@ class ElasticFleet:
         self._watch_memory()
         self._end_idle()
         self._keep_provisioned()
-        if self._loop.time() - self._kept_since >= 1.0:
-            self._bill_kept()
+        if self._tally.kept_seconds >= 1.0:
+            self._tally.keep(self.wanted)
 
     def _wake(self) -> None:
         if self.asleep:
@@ -220,7 +224,7 @@ class ElasticFleet:
                 while len(self.batcher) or self.busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         self._stopped = True
-        self._bill_kept()
+        self._tally.keep(self.wanted)
         tasks = (*self._starting, *self._watching)
         for worker in (*self.ready, *self._starts.loading):
             self._room.remove(worker)
@@ -369,7 +373,7 @@ class ElasticFleet:
         self._first.pop(link, None)
         self._room.remove(link)
         for seconds in link.cut_short:  # a call that its worker did not survive has used the machine, too
-            self._count(Counts(1, max(1, round(seconds * 1000))))
+            self._tally.add(Counts(1, max(1, round(seconds * 1000))))
         if link in self.ready:  # it was not asked to go
             self.restarts += 1
             self.batcher.remove(link)
@@ -385,7 +389,7 @@ class ElasticFleet:
             self._first_answer(worker)
         milliseconds = max(1, round(worker.last_seconds * 1000))
         provisioned = self.elasticity.provisioned and self.busy < self.elasticity.provisioned  # it is not busy any more
-        self._count(Counts(1, 0, milliseconds) if provisioned else Counts(1, milliseconds))
+        self._tally.add(Counts(1, 0, milliseconds) if provisioned else Counts(1, milliseconds))
         self._idle_since[worker] = self._loop.time()
         if not self.elasticity.idle_seconds and not len(self.batcher):
             self._loop.call_soon(self._end_idle)  # after the reply has been written
@@ -397,19 +401,6 @@ class ElasticFleet:
         self.cold_starts.add(parts)
         shown = {f"{part}_ms": round(seconds * 1000, 3) for part, seconds in parts.parts().items()}
         log.info("cold start", extra={"model": self.spec.model, "template": parts.template} | shown)
-
-    def _count(self, counts: Counts) -> None:
-        self.used.add(self.elasticity.memory_mb, counts)
-        if self._bill is not None:
-            self._bill(counts)
-
-    def _bill_kept(self) -> None:
-        """Workers that are kept warm cost time whether or not they are called."""
-        now = self._loop.time()
-        kept = round((now - self._kept_since) * 1000) * self.elasticity.provisioned
-        self._kept_since = now
-        if kept:
-            self._count(Counts(kept_ms=kept))
 
     def _end_idle(self) -> None:
         now = self._loop.time()
