@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -315,7 +315,7 @@ class Server(uvicorn.Server):
             )
         )
         self._listener = listener
-        self._url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        self._settings = settings
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         super().run(sockets or [self._listener])
@@ -324,7 +324,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the server: the collector need not look at it again
-        print(f"ready {self._url}", flush=True)
+        with suppress(OSError):  # a full disk is no reason not to serve
+            self._settings.address_file.write_text(self._settings.address)
+        print(f"ready {self._settings.address}", flush=True)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -87,7 +87,17 @@ class Settings:
         return f"sqlite:///{self.data_dir.resolve() / 'fourfold.db'}"
 
     @property
+    def address_file(self) -> Path:
+        """Holds the address where the folder's server listens, or did last."""
+        return self.data_dir / "server.url"
+
+    @property
+    def address(self) -> str:
+        """http://host:port, where the server listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
     def url(self) -> str:
         """This server's address as others reach it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+        return self.public_url.rstrip("/") or self.address

@@ -182,7 +182,10 @@ class TestServe:
         port = shell.url.rpartition(":")[2]
         refused = shell.run("serve", "--port", port, "--data-dir", str(tmp_path), code=1)
         assert "Traceback" not in refused.stderr
-        assert port in refused.stderr
+        assert f"port {port}" in refused.stderr
+        assert "Choose another --port" in refused.stderr
+        elsewhere = shell.run("serve", "--port", "0", "--host", "192.0.2.1", "--data-dir", str(tmp_path), code=1)
+        assert "Choose another --host" in elsewhere.stderr
 
     def test_unknown_log_level(self, shell: Shell) -> None:
         assert "warning" in shell.run("serve", "--log-level", "loud", code=2).stderr
@@ -205,6 +208,14 @@ class TestKeys:
         assert values["FOURFOLD_API_KEY"]
         again = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment()).stdout
         assert again == lines
+
+    def test_env_knows_where_the_folders_server_listens(self, shell: Shell) -> None:
+        assert f"export AWS_ENDPOINT_URL={shell.url}\n" in shell.run("env").stdout
+        assert "export AWS_ENDPOINT_URL=http://127.0.0.1:4321\n" in shell.run("env", "--port", "4321").stdout
+        assert (
+            "export AWS_ENDPOINT_URL='http://[::1]:4321'\n"
+            in shell.run("env", "--host", "::1", "--port", "4321").stdout
+        )
 
     def test_secrets_are_for_the_owner_alone(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "fourfold", "env", "--data-dir", str(tmp_path / "data")]

@@ -8,6 +8,7 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -124,7 +125,8 @@ def serve(
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
             raise
-        raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another --port") from None
+        option = "--port" if error.errno == errno.EADDRINUSE else "--host"
+        raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another {option}") from None
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -133,16 +135,23 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @app.command()
 def env(
     data_dir: DataDir = DATA_DIR,
-    host: Annotated[str, typer.Option(help="Address of the server.")] = DEFAULT.host,
-    port: Annotated[int, typer.Option(help="Port of the server.", min=1, max=65535)] = DEFAULT.port,
+    host: Annotated[str | None, typer.Option(help="Where the server listens; as it does, or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port; as it is, or 4004.", min=1, max=65535)] = None,
 ) -> None:
     """Print what a client needs as lines for sh: eval "$(fourfold env)".
 
     Makes the data folder's first key where there is none yet, so that it may run before the server does.
     """
     key = _keys(data_dir).first()
-    for name, value in environment(f"http://{host}:{port}", key).items():
+    for name, value in environment(_address_of(data_dir, host, port), key).items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def _address_of(data_dir: Path, host: str | None, port: int | None) -> str:
+    """What is given, else what the folder's server has left there, else the defaults of `serve`."""
+    file = Settings(data_dir).address_file
+    known = urlsplit(file.read_text() if file.exists() else DEFAULT.address)
+    return Settings(host=host or known.hostname or DEFAULT.host, port=port or known.port or DEFAULT.port).address
 
 
 @keys.command("create")
