@@ -35,13 +35,12 @@ from fourfold.errors import (
     PayloadTooLarge,
 )
 from fourfold.modes.asynchronous.accept import Invocation, read_headers
-from fourfold.modes.realtime import choose, find_route, model_error, request_headers
+from fourfold.modes.realtime import choose, find_route, model_error
 from fourfold.pool.routes import Routes, Variant
 from fourfold.records import Call, Reply
 from fourfold.store.queue import Accepted
 
-MOST_HEADS = 1024
-FEW_HEADS = 4
+FEW_HEADS = 8
 """Heads of different sizes that a connection keeps."""
 PATIENCE = 16
 """Heads that a connection keeps in vain before it keeps no more."""
@@ -101,20 +100,12 @@ class Lane:
         self.date = b""
         self.stamp = b""
         self.connections: set[FastProtocol] = set()
-        self.heads: dict[bytes, Head] = {}
-        """Heads that name a target model, by their bytes: a client of many models changes it with every call."""
         self.refused: dict[str, int] = {}
         self._tick()
 
     def _tick(self) -> None:
         self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
         self.stamp = self.date + b"x-amzn-requestid: " + _REQUEST_ID_START
-
-    def remember(self, raw: bytes, head: Head) -> None:
-        """Keep a head that names a target model."""
-        if len(self.heads) >= MOST_HEADS:
-            self.heads.clear()
-        self.heads[raw] = head
 
     async def sweep(self) -> None:
         """Once a second: refresh the date, close what is idle or too slow. Runs as long as the server."""
@@ -173,18 +164,16 @@ class Exchange:
                 head.known.admit(data, body)
             else:
                 protocol.lane.door.admit(head.authorization, b"POST", head.url, head.headers, body)
-            self.hand_on(head, protocol.lane, body)
+            self.hand_on(head, protocol.lane, body, data)
         except FourfoldError as error:
             self.fail(error)
         except Exception as error:
             protocol.logger.exception("invocation failed inside the server")
             self.fail(InternalFailure(f"{type(error).__name__} inside the server; see its log."))
 
-    def hand_on(self, head: Head, lane: Lane, body: bytes) -> None:
+    def hand_on(self, head: Head, lane: Lane, body: bytes, data: bytes) -> None:
         """Give the call to its variant."""
-        request = head.request
-        if request is None:
-            request = head.request = request_headers(head.headers)
+        request = head.request(data)
         variant = choose(find_route(lane.routes, head.name), request)
         self.call = Call(0, body, request.content_type, request.accept, request.to_model)
         self.variant = variant
@@ -236,8 +225,8 @@ class Submission(Exchange):
     __slots__ = ()
     instead: ClassVar = "Put the input into a bucket and send its address as InputLocation."
 
-    def hand_on(self, head: Head, lane: Lane, body: bytes) -> None:
-        """Have the call accepted."""
+    def hand_on(self, head: Head, lane: Lane, body: bytes, data: bytes) -> None:
+        """Have the call accepted. Its headers name no model."""
         asked = head.asked
         if asked is None:
             asked = head.asked = read_headers(head.headers)
@@ -340,7 +329,7 @@ class FastProtocol(HttpToolsProtocol):
     def _recognize(self, data: bytes) -> bool:
         """Start a call whose head has been read before; False where none has that is like it."""
         size = data.find(b"\r\n\r\n") + 4
-        head = self._heads.get(size) or self.lane.heads.get(data[:size])
+        head = self._heads.get(size)
         if head is None:
             return False
         length = len(data) - size
@@ -359,9 +348,6 @@ class FastProtocol(HttpToolsProtocol):
         head.shape = shape = Shape.of(raw, head.url, head.headers)
         if shape is not None:
             head.known = lane.door.known(b"POST", head.url, head.headers, shape.holes)
-        if head.known is not None and head.targets_model:
-            lane.remember(raw, head)
-            return
         self._patience -= 1
         if head.known is not None:
             if len(self._heads) >= FEW_HEADS:

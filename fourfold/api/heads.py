@@ -1,19 +1,21 @@
 """Heads of invocations that come again: what was read once need not be parsed again.
 
-From call to call a client repeats its head, but for the length of the body and, where it signs, the time and the
-signature. A `Shape` is the bytes of a head with holes for these; a request whose bytes fit has been read, and only who
-sends it is left to check.
+From call to call a client repeats its head, but for the length of the body, the model of a multi-model endpoint that it
+calls and, where it signs, the time and the signature. A `Shape` is the bytes of a head with holes for these; a request
+whose bytes fit has been read, and only who sends it is left to check.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from fourfold.api.canonical import Headers
 from fourfold.api.signatures.claims import ALGORITHM
 from fourfold.modes.asynchronous.accept import Invocation
-from fourfold.modes.realtime import RequestHeaders
+from fourfold.modes.realtime import RequestHeaders, request_headers
+from fourfold.pool.multimodel import TARGET_MODEL
 
 PREFIX = b"/endpoints/"
 SUFFIX = b"/invocations"
@@ -24,9 +26,13 @@ STAMP = b"x-amz-date"
 LENGTH = b"content-length"
 INVOCATION = b"amz-sdk-invocation-id"
 """Header of the AWS SDKs: another UUID with every call, signed by some of them."""
-TARGET_MODEL = b"x-amzn-sagemaker-target-model"
+TARGET = TARGET_MODEL.encode()
 ODD = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 """Headers that change how a request is read."""
+
+
+_plain = re.compile(rb"[\w./-]+").fullmatch
+"""Of what a model's name has to consist in order to stand in a hole."""
 
 
 class Known(Protocol):
@@ -44,13 +50,14 @@ class Shape:
         holes: where what changes stands, by the header's name; of `authorization` it is the signature alone.
     """
 
-    __slots__ = ("_begin", "_invocation", "_length", "_rest", "holes", "size")
+    __slots__ = ("_begin", "_invocation", "_length", "_rest", "_target", "holes", "size")
 
     def __init__(self, raw: bytes, holes: dict[bytes, slice]) -> None:
         self.size = len(raw)
         self.holes = holes
         self._length = holes[LENGTH]
         self._invocation = holes.get(INVOCATION)
+        self._target = holes.get(TARGET)
         edges = [0, *sorted(edge for hole in holes.values() for edge in (hole.start, hole.stop)), len(raw)]
         fixed = [(raw[begin:end], begin) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
         self._begin = fixed[0][0]
@@ -74,7 +81,7 @@ class Shape:
             if name in names or name in ODD:
                 return None
             names.add(name)
-            if name in (LENGTH, STAMP, INVOCATION):
+            if name in (LENGTH, STAMP, INVOCATION) or (name == TARGET and _plain(value)):
                 holes[name] = slice(end - len(value), end)
             elif name == b"authorization" and value.startswith(ALGORITHM):
                 signed = True
@@ -94,7 +101,13 @@ class Shape:
         for text, at in self._rest:
             if not data.startswith(text, at):
                 return False
+        if self._target is not None and not _plain(data[self._target]):
+            return False
         return self._invocation is None or data[self._invocation].replace(b"-", b"").isalnum()
+
+    def target(self, data: bytes) -> str | None:
+        """The model that a request of this shape names. None: none of them does."""
+        return None if self._target is None else data[self._target].decode()
 
 
 class Head:
@@ -102,12 +115,12 @@ class Head:
 
     Attributes:
         suffix: what follows the endpoint's name: which kind of call it is.
-        request, asked: what the headers say, of a call and of an asynchronous one, once it has been read.
+        asked: what the headers say of an asynchronous call, once it has been read.
         shape, known: for the next one like this. None: there is none, or it has not come in yet.
     """
 
     __slots__ = (
-        "asked", "authorization", "headers", "keep_alive", "known", "name", "request", "shape", "suffix", "url",
+        "_request", "asked", "authorization", "headers", "keep_alive", "known", "name", "shape", "suffix", "url",
     )  # fmt: skip
 
     def __init__(self, url: bytes, headers: Headers, keep_alive: bool, suffix: bytes) -> None:
@@ -117,15 +130,23 @@ class Head:
         self.keep_alive = keep_alive
         self.name = endpoint_name(url, suffix)
         self.authorization = next((value for name, value in headers if name == b"authorization"), b"")
-        self.request: RequestHeaders | None = None
+        self._request: RequestHeaders | None = None
         self.asked: Invocation | None = None
         self.shape: Shape | None = None
         self.known: Known | None = None
 
-    @property
-    def targets_model(self) -> bool:
-        """Does it name one of the models of a multi-model endpoint?"""
-        return any(name == TARGET_MODEL for name, _ in self.headers)
+    def request(self, data: bytes = b"") -> RequestHeaders:
+        """What the headers say of a call; `data` is the whole request where it fits the shape of this head.
+
+        Raises:
+            ValidationError: values that the API does not allow.
+        """
+        request = self._request
+        if request is None:
+            request = self._request = request_headers(self.headers)
+        if data and self.shape is not None and (target := self.shape.target(data)) is not None:
+            return request._replace(to_model={**(request.to_model or {}), TARGET_MODEL: target})
+        return request
 
 
 def endpoint_name(url: bytes, suffix: bytes) -> bytes:

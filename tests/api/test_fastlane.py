@@ -22,6 +22,7 @@ from fourfold.api.heads import Known, Shape
 from fourfold.config import Limits
 from fourfold.errors import AuthenticationError, ThrottlingException
 from fourfold.modes.asynchronous.accept import Invocation
+from fourfold.pool.multimodel import TARGET_MODEL
 from fourfold.pool.routes import Route, Routes, Variant
 from fourfold.records import Reply
 from fourfold.store.queue import Accepted
@@ -336,6 +337,29 @@ async def test_a_head_that_has_been_read_is_not_parsed_again():
     connection.protocol.parser = None  # type: ignore[assignment]
     await connection.feed([second.wire()])
     check([first, second], connection.transport.written)
+
+
+async def test_of_a_head_that_has_been_read_the_model_is_read_again():
+    models = []
+
+    class Listening(Echo):
+        addresses = frozenset([TARGET_MODEL])
+
+        def submit(self, waiter):
+            models.append(waiter.call.headers[TARGET_MODEL])
+            super().submit(waiter)
+
+    connection = Connection(Listening())
+    for number, model in enumerate((b"a", b"b", b"sub/c", b"sub/d", b"a")):
+        request = Request("/endpoints/fraud/invocations", b"x")
+        request.extra = b"%b: %b\r\n" % (TARGET_MODEL.encode(), model)
+        if number in (1, 3, 4):
+            connection.protocol.parser, parser = None, connection.protocol.parser  # type: ignore[assignment]
+        await connection.feed([request.wire()])
+        await connection.settle()
+        if number in (1, 3, 4):
+            connection.protocol.parser = parser
+    assert models == ["a", "b", "sub/c", "sub/d", "a"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from fourfold.api.keys import Keys
 from fourfold.api.signatures.verifier import Verifier
 from fourfold.clock import ManualClock
 from fourfold.errors import AuthenticationError
+from fourfold.pool.multimodel import TARGET_MODEL
 from tests.api.signing import presigned, signed
 
 URL = "http://127.0.0.1:4004/endpoints/fraud/invocations"
@@ -205,8 +206,12 @@ class Repeating:
         self.shape = shape
         self.known = door.verifier.known(b"POST", target, pairs, shape.holes)
 
-    def head(self, body: bytes, at: float = NOW) -> tuple[bytes, bytes, Headers]:
-        varying = {"content-length": str(len(body)), "amz-sdk-invocation-id": str(uuid.uuid4())}
+    def head(self, body: bytes, at: float = NOW, model: str = "a/m1.onnx") -> tuple[bytes, bytes, Headers]:
+        varying = {
+            "content-length": str(len(body)),
+            "amz-sdk-invocation-id": str(uuid.uuid4()),
+            TARGET_MODEL: model,
+        }
         more = {name: varying.pop(name) for name in self.signs}
         headers, _ = signed(self.door.key, "POST", URL, body=body, at=at, more=more)
         pairs = [(name.encode(), value.encode()) for name, value in (headers | varying).items()]
@@ -225,7 +230,8 @@ class Repeating:
 
 
 @pytest.mark.parametrize(
-    "signs", [(), ("amz-sdk-invocation-id",), ("content-length",), ("amz-sdk-invocation-id", "content-length")]
+    "signs",
+    [(), ("amz-sdk-invocation-id",), ("content-length",), ("amz-sdk-invocation-id", "content-length"), (TARGET_MODEL,)],
 )
 def test_a_head_that_comes_again_is_checked_again(door, signs):
     client = Repeating(door, signs)
@@ -242,6 +248,9 @@ def test_a_head_that_comes_again_is_checked_again(door, signs):
     if "amz-sdk-invocation-id" in signs:
         invocation = dict(pairs)[b"amz-sdk-invocation-id"]
         assert client.refused(head.replace(invocation, invocation[::-1]), b"other") == "InvalidSignatureException"
+    client.send(client.head(b"other", model="b/m2.onnx")[0], b"other")
+    if TARGET_MODEL in signs:
+        assert client.refused(head.replace(b"a/m1.onnx", b"a/m2.onnx"), b"other") == "InvalidSignatureException"
     door.keys.delete(door.key["access_key_id"])
     assert client.refused(head, b"other") == "UnrecognizedClientException"
 
@@ -254,6 +263,8 @@ def test_a_head_of_the_shape_but_for_what_may_change_is_another(door):
         head.replace(b"host", b"hos1"),
         head.replace(b"content-length: 5", b"content-length: 6"),
         head.replace(invocation, b"a\r\nx: " + invocation[6:]),
+        head.replace(b"a/m1.onnx", b"a\r\nx: nnx"),
+        head.replace(b"a/m1.onnx", b" /m1.onnx"),
         head.replace(door.key["access_key_id"].encode(), b"AKIAIOSFODNN7EXAMPLE"),
     ):
         assert not client.shape.fits(changed + b"other", 5)
