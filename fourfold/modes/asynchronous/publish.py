@@ -30,8 +30,11 @@ AT_ONCE = 128
 """Objects that are written before others get a turn."""
 MOST_UNSYNCED = 2048
 """Objects that may wait to be synced together."""
-SYNC_PAUSE = 0.1
-"""Seconds between two syncs: a sync holds up the queue's own, and can be as large as it likes."""
+SYNC_PAUSE, QUIET_PAUSE = 0.1, 0.01
+"""Seconds between two syncs, and where outcomes are rare: a sync holds up the queue's own, and can be as large as it
+likes, but a call counts as running until its outcome is on disk."""
+RARE = 200.0
+"""Outcomes a second up to which they are rare."""
 FIRST_PAUSE = 0.5
 MOST_PAUSE = 30.0
 """Seconds after which an object that could not be written is tried again."""
@@ -116,15 +119,16 @@ class Publisher:
 
     async def _finish_all(self) -> None:
         loop = asyncio.get_running_loop()
-        synced = -SYNC_PAUSE
+        synced, pause = -SYNC_PAUSE, QUIET_PAUSE
         while True:
             await self._placed.wait()
-            await asyncio.sleep(synced + SYNC_PAUSE - loop.time())
+            await asyncio.sleep(synced + pause - loop.time())
             self._placed.clear()
             batch, self._unsynced = self._unsynced, []
             self._few_unsynced.set()
             if not batch:
                 continue
+            pause = QUIET_PAUSE if len(batch) <= RARE * (loop.time() - synced) else SYNC_PAUSE
             try:
                 await asyncio.to_thread(self._disks.sync)
                 synced = loop.time()
